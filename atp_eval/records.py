@@ -1,0 +1,299 @@
+"""The run folder: a versioned schema, appended and flushed batch by batch, read by everything that comes after a run.
+
+    RUN/run.json                           Manifest: what was run on what, and the protocol that makes runs comparable
+    RUN/<method>/<benchmark>/samples.jsonl one SampleRecord a line, in the order of answering
+    RUN/<method>/<benchmark>/samples.parquet  the same rows with their scores, sorted by doc_id, once finished
+    RUN/<method>/<benchmark>/results.json  Result: the benchmark's metric as lmms-eval computed it
+    RUN/images/<image_id>.webp             the pictures shown in reports, as the model saw them
+
+Neither torch nor lmms-eval is imported here. Do not rename or reorder fields without raising SCHEMA_VERSION.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atp_eval.errors import TaskFailure, UserError
+from atp_eval.trace import KeepTrace
+
+SCHEMA_VERSION = 1
+MANIFEST, SAMPLES, PARQUET, RESULT, IMAGES = "run.json", "samples.jsonl", "samples.parquet", "results.json", "images"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SampleRecord(_Model):
+    """One answered (or failed) question.
+
+    Either `response` or `error` is set. Times are this sample's share of its batch: `seconds` is prefill and decode of
+    the LLM with the pruning method, `vision_seconds` vision tower and projector. `trace` is `KeepTrace.to_json()`.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    method: str
+    benchmark: str
+    doc_id: int
+    image_id: str | None
+    question: str
+    target: str
+    category: str | None = None
+    kind: str | None = None
+    level: str | None = None
+    response: str | None
+    error: str | None = None
+    invalid: bool = False
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+    vision_seconds: float = 0.0
+    batch: int = 0
+    batch_size: int = 1
+    warm: bool = True
+    trace: dict[str, Any] | None = None
+
+    def keep_trace(self) -> KeepTrace | None:
+        """The tokens that stayed, or None for a failed or text-only sample."""
+        return KeepTrace.from_json(self.trace) if self.trace else None
+
+
+class Result(_Model):
+    """A benchmark's score for one method: `score` in the metric's own unit, of at most `scale`."""
+
+    schema_version: int = SCHEMA_VERSION
+    method: str
+    benchmark: str
+    task: str
+    metric: str
+    score: float
+    scale: float
+    samples: int
+    errors: int
+    invalid: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class BenchmarkInfo(_Model):
+    """What was asked: the lmms-eval task, a hash of its configuration and data, and how many documents it has."""
+
+    task: str
+    hash: str
+    documents: int
+    metric: str
+    scale: float
+    aggregation: str
+
+
+class Manifest(_Model):
+    """What was run. Two runs are comparable when their `protocol` is equal."""
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    atp_eval: str
+    versions: dict[str, str]
+    model: dict[str, Any]
+    protocol: dict[str, Any]
+    config: dict[str, Any]
+    benchmarks: dict[str, BenchmarkInfo]
+    methods: dict[str, dict[str, Any]]
+    device: str
+    git_commit: str | None = None
+    finished: bool = False
+    seconds: float = 0.0
+
+
+def slug(name: str) -> str:
+    """A folder name for a method's label: `schedule:layers=1-3` becomes `schedule_layers-1-3`."""
+    return re.sub(r"[^A-Za-z0-9@._-]+", "-", name.replace(":", "_")).strip("-")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a killed process leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def repair(path: Path) -> int:
+    """Cut a torn last line (the process was killed while writing it) off a JSON-lines file; bytes removed."""
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end == len(data):
+        return 0
+    with path.open("r+b") as f:
+        f.truncate(end)
+    return len(data) - end
+
+
+def read_samples(path: Path) -> Iterator[SampleRecord]:
+    """The records of a samples.jsonl. Raises UserError that names the line which is not a record of this schema."""
+    with path.open(encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if not line.endswith("\n"):
+                return  # torn by a kill; `repair` removes it before the next append
+            try:
+                row = json.loads(line)
+                check_schema(row, f"{path}:{number}")
+                yield SampleRecord.model_validate(row)
+            except (json.JSONDecodeError, ValidationError) as error:
+                raise UserError(f"{path}:{number} is not a sample record ({one_line(error)}). Delete the line.") from None
+
+
+def check_schema(data: dict[str, Any], where: object) -> None:
+    """Refuse data of another schema version by name."""
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{where} has schema version {version}, this atp-eval reads {SCHEMA_VERSION}. "
+            "Use the version that wrote it, or run again into another folder with --output."
+        )
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class RunWriter:
+    """The one process that may write a run folder.
+
+    >>> with RunWriter(path) as run:
+    ...     run.append([record, ...])
+
+    Raises UserError when another process holds the folder or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[Path, IO[str]] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path / ".lock", timeout=0)
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror}. Choose a folder with --output.") from None
+
+    def __enter__(self) -> RunWriter:
+        owner = self.path / ".owner"
+        try:
+            self._lock.acquire()
+            owner.write_text(str(os.getpid()), encoding="ascii")
+        except Timeout:
+            pid = owner.read_text(encoding="ascii") if owner.exists() else "unknown"
+            raise UserError(
+                f"{self.path} is in use by process {pid}. Wait for it, or choose another folder with --output."
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}. Choose a folder with --output.") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for f in self._files.values():
+            f.close()
+        self._lock.release()
+
+    def folder(self, method: str, benchmark: str) -> Path:
+        """Where one method's rows of one benchmark lie."""
+        return self.path / slug(method) / benchmark
+
+    def done(self, method: str, benchmark: str) -> dict[int, SampleRecord]:
+        """Records by doc_id that an earlier run left, after the repair of a torn last line."""
+        path = self.folder(method, benchmark) / SAMPLES
+        if not path.exists():
+            return {}
+        repair(path)
+        return {r.doc_id: r for r in read_samples(path)}
+
+    def append(self, records: Iterable[SampleRecord]) -> None:
+        """Write rows and flush them to the disk. Raises TaskFailure when the disk refuses them."""
+        touched = set()
+        try:
+            for record in records:
+                path = self.folder(record.method, record.benchmark) / SAMPLES
+                if path not in self._files:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._files[path] = path.open("a", encoding="utf-8")
+                self._files[path].write(record.model_dump_json() + "\n")
+                touched.add(path)
+            for path in touched:
+                self._files[path].flush()
+                os.fsync(self._files[path].fileno())
+        except OSError as error:
+            raise TaskFailure(
+                f"cannot write to {self.path}: {error.strerror}. Everything answered before this batch is kept; "
+                "make room and run the same command again."
+            ) from None
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace run.json."""
+        write_atomically(self.path / MANIFEST, manifest.model_dump_json(indent=1))
+
+    def finish(self, result: Result, scores: dict[int, float]) -> None:
+        """Write results.json, and the rows with their scores (by doc_id) as parquet."""
+        folder = self.folder(result.method, result.benchmark)
+        rows = self.done(result.method, result.benchmark)
+        table = pd.DataFrame([r.model_dump() for _, r in sorted(rows.items()) if r.doc_id in scores])
+        table["trace"] = [json.dumps(t) if t else None for t in table["trace"]]
+        table["score"] = [scores[i] for i in table["doc_id"]]
+        temporary = folder / f".{PARQUET}.{os.getpid()}"
+        table.to_parquet(temporary, index=False)
+        os.replace(temporary, folder / PARQUET)
+        write_atomically(folder / RESULT, result.model_dump_json(indent=1))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, open for reading."""
+
+    path: Path
+    manifest: Manifest
+
+    def results(self) -> list[Result]:
+        """The finished scores, in the order of the manifest's methods and benchmarks."""
+        found = []
+        for method in self.manifest.methods:
+            for benchmark in self.manifest.benchmarks:
+                path = self.path / slug(method) / benchmark / RESULT
+                if path.exists():
+                    data = json.loads(path.read_text(encoding="utf-8"))
+                    check_schema(data, path)
+                    found.append(Result.model_validate(data))
+        return found
+
+    def samples(self) -> pd.DataFrame:
+        """All finished rows: the fields of SampleRecord (`trace` as JSON text) and `score` in [0, 1]."""
+        paths = [self.path / slug(r.method) / r.benchmark / PARQUET for r in self.results()]
+        return pd.concat([pd.read_parquet(p) for p in paths], ignore_index=True) if paths else pd.DataFrame()
+
+    def image(self, image_id: str) -> Path | None:
+        """The picture of a sample as the model saw it, if the run kept it."""
+        path = self.path / IMAGES / f"{image_id}.webp"
+        return path if path.exists() else None
+
+
+def read_run(path: str | Path) -> Run:
+    """Open a run folder. Raises UserError where there is none, or one of another schema version."""
+    path = Path(path)
+    file = path / MANIFEST
+    if not file.exists():
+        raise UserError(f"{path} is not a run folder (no {MANIFEST}). `atp-eval list runs` shows the runs here.")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        check_schema(data, file)
+        return Run(path, Manifest.model_validate(data))
+    except (json.JSONDecodeError, ValidationError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from None
