@@ -149,7 +149,7 @@ def read_samples(path: Path) -> Iterator[SampleRecord]:
                 check_schema(row, f"{path}:{number}")
                 yield SampleRecord.model_validate(row)
             except (json.JSONDecodeError, ValidationError) as error:
-                raise UserError(f"{path}:{number} is not a sample record ({one_line(error)}). Delete the line.") from None
+                raise UserError(f"{path}:{number} is no sample record ({one_line(error)}). Delete the line.") from None
 
 
 def check_schema(data: dict[str, Any], where: object) -> None:

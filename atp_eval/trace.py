@@ -69,7 +69,7 @@ class KeepTrace:
 
     @property
     def average_input(self) -> float:
-        """Mean over layers of the tokens that enter a layer: the convention of ATP-LLaVA's tables and of this project."""
+        """Mean over layers of the tokens that enter a layer: the convention of ATP-LLaVA's tables, and ours."""
         return float(self.tokens_per_layer().mean())
 
     @property
