@@ -1,0 +1,271 @@
+"""The command line: `atp-eval run | report | show | list | doctor`.
+
+Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
+answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atp_eval import __version__
+from atp_eval.errors import TaskFailure, UserError, unknown
+
+app = typer.Typer(
+    name="atp-eval",
+    help="Run visual-token pruning methods of vision-language models through lmms-eval, side by side.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run folder, as `atp-eval list runs` shows them.", show_default=False)
+]
+RunFolders = Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)]
+
+RUN_EPILOG = """
+**Examples**
+
+`atp-eval run` — the embedded model, all seven mini-benchmarks, the default methods
+
+`atp-eval run --tasks gqa,mmb --methods upper_bound,fastv@144,random@144:seed=1`
+
+`atp-eval run --tasks pope --limit 50 --dry-run` — say what would be done
+
+`atp-eval run --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --prompt vicuna_v1`
+
+`atp-eval run --config run.yaml --output runs/mine` — options given here win over the file
+
+The same command again goes on where it stopped.
+"""
+
+
+def version(show: bool) -> None:
+    """Print the version and leave."""
+    if show:
+        print(f"atp-eval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def split_names(text: str) -> list[str]:
+    """`gqa,mmb` as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_methods(text: str) -> list[str]:
+    """`fastv:layer=2,keep=72,random@144` as two specs: a piece that is only `key=value` belongs to the one before."""
+    specs: list[str] = []
+    for part in split_names(text):
+        if specs and "=" in part and not {":", "@"} & set(part.split("=")[0]):
+            specs[-1] += f",{part}"
+        else:
+            specs.append(part)
+    return specs
+
+
+@app.command(epilog=RUN_EPILOG)
+def run(
+    context: typer.Context,
+    tasks: Annotated[
+        str | None, typer.Option(help="Benchmarks, comma-separated. `atp-eval list benchmarks` shows them.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Method specs, comma-separated. `atp-eval list methods` shows them.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="`tiny` (embedded), a folder, or a hub id.")] = None,
+    suite: Annotated[str | None, typer.Option(help="`mini`, `real`, or `auto`: mini for tiny, else real.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N documents of each benchmark.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Questions a batch.  [default: 16]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder.  [default: one a model and protocol in runs/]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with any of these settings.")] = None,
+    device: Annotated[str | None, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1`, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="`auto`, `float32`, `bfloat16`, `float16`.")] = None,
+    attention: Annotated[str | None, typer.Option(help="`sdpa`, `eager`, `flash_attention_2`.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="`pad` to a square (the paper's protocol) or `crop` (the checkpoint's).")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="`hf` (the checkpoint's template) or `vicuna_v1` (with system prompt).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    keep_images: Annotated[
+        int | None, typer.Option(help="Pictures kept a benchmark, for the report.  [default: 24]")
+    ] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--no-resume", help="Go on in the run folder, or start over in it.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Let the checkpoint run its own code.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate pruning methods side by side and write the comparison page."""
+    from atp_eval.config import RunConfig, load_config, make_config
+
+    given = {k: v for k, v in context.params.items() if k in RunConfig.model_fields and v is not None}
+    given |= {k: split(given[k]) for k, split in (("tasks", split_names), ("methods", split_methods)) if k in given}
+    settings = make_config(**{**(load_config(config) if config else {}), **given})
+
+    from atp_eval.run import evaluate, plan
+
+    if dry_run:
+        print_plan(plan(settings), as_json)
+        return
+    finished = evaluate(settings)
+    write_report([finished], None, False, as_json)
+
+
+@app.command(
+    epilog="**Examples**\n\n`atp-eval report runs/tiny-mini-1a2b3c`\n\n`atp-eval report runs/a runs/b -o page.html`"
+)
+def report(
+    runs: RunFolders,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page.  [default: report.html in the first run]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs of different protocols; the page says so.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Build the comparison page, tables and figures of finished runs."""
+    write_report(runs, output, force, as_json)
+
+
+@app.command(epilog="**Examples**\n\n`atp-eval show runs/tiny-mini-1a2b3c --benchmark gqa --doc 12`")
+def show(
+    run: RunFolder,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", help="Benchmark.  [default: the run's first]")
+    ] = None,
+    doc: Annotated[int, typer.Option("--doc", "-d", help="Document number.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show one sample: the question, every method's answer and the tokens that each method kept."""
+    from atp_eval.reporting.show import render_sample, sample_rows
+
+    rows = sample_rows(run, benchmark, doc)
+    if as_json:
+        print_json(rows)
+    else:
+        console().print(render_sample(rows))
+
+
+@app.command(
+    "list",
+    epilog="**Examples**\n\n`atp-eval list methods`\n\n`atp-eval list benchmarks --json`\n\n`atp-eval list runs`",
+)
+def list_things(
+    what: Annotated[str, typer.Argument(help="methods, benchmarks, models or runs.", show_default=False)],
+    folder: Annotated[Path, typer.Option(help="Where `list runs` looks.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the methods, benchmarks, models or runs there are."""
+    from atp_eval import listing
+
+    if what not in listing.LISTS:
+        raise unknown("list", what, listing.LISTS)
+    rows = listing.LISTS[what](folder)
+    if as_json:
+        print_json(rows)
+    else:
+        console().print(listing.table(what, rows))
+
+
+@app.command(epilog="**Examples**\n\n`atp-eval doctor`\n\n`atp-eval doctor --json`")
+def doctor(as_json: Json = False) -> None:
+    """Check versions, device, the embedded model and the suite; say what is missing and how to get it."""
+    from atp_eval.doctor import checks, table
+
+    found = checks()
+    if as_json:
+        print_json([c._asdict() for c in found])
+    else:
+        console().print(table(found))
+    if any(not c.ok for c in found):
+        raise typer.Exit(1)
+
+
+def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bool) -> None:
+    """The page and the tables of some runs, and what a person wants to see of them at once."""
+    from atp_eval.analysis import summarise
+    from atp_eval.records import read_run
+    from atp_eval.reporting import build_report
+    from atp_eval.reporting.console import comparison_table
+
+    opened = [read_run(path) for path in runs]
+    page = build_report(opened, output or runs[0] / "report.html", force=force)
+    summary = summarise(opened)
+    if as_json:
+        print_json({**summary.to_json(), "report": str(page)})
+    else:
+        console().print(comparison_table(summary))
+        console().print(f"Report: [bold]{page.resolve()}[/bold]", soft_wrap=True, highlight=False)
+
+
+def print_plan(found: dict[str, Any], as_json: bool) -> None:
+    """What `--dry-run` found out."""
+    if as_json:
+        print_json(found)
+        return
+    from atp_eval.listing import plan_table
+
+    console().print(plan_table(found))
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output, for other programs."""
+    sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")
+
+
+def console() -> Any:
+    """The console that tables are printed on."""
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """The console script: errors that a user can fix are one line on standard error."""
+    try:
+        app()
+    except UserError as error:
+        fail(str(error), 2)
+    except TaskFailure as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where it stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def fail(message: str, code: int) -> None:
+    """One line on standard error, and the exit code."""
+    sys.stderr.write(f"atp-eval: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The settings of a run: one typed place, from the command line, a YAML file, or both.
+
+This module and what it imports stay light, so that `atp-eval --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atp_eval.errors import UserError, did_you_mean
+
+DEFAULT_METHODS = ["upper_bound", "fastv@144", "random@144", "grid@144"]
+DEFAULT_TASKS = ["gqa", "mmb", "mme", "pope", "seed", "sqa", "vqav2"]
+
+
+class RunConfig(BaseModel):
+    """Everything that `atp-eval run` can be told. Field names are the YAML keys and, with dashes, the options."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    tasks: list[str] = Field(default=DEFAULT_TASKS, min_length=1)
+    methods: list[str] = Field(default=DEFAULT_METHODS, min_length=1)
+    model: str = "tiny"
+    suite: Literal["auto", "mini", "real"] = "auto"
+    limit: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    output: Path | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    image: Literal["pad", "crop"] = "pad"
+    prompt: Literal["hf", "vicuna_v1"] = "hf"
+    seed: int = Field(default=0, ge=0)
+    keep_images: int = Field(default=24, ge=0)
+    resume: bool = True
+    trust_remote_code: bool = False
+
+    @property
+    def resolved_suite(self) -> str:
+        """The mini-suite for the embedded model, the real benchmarks for every other one, unless said otherwise."""
+        if self.suite != "auto":
+            return self.suite
+        return "mini" if self.model == "tiny" else "real"
+
+    def protocol_options(self) -> dict[str, Any]:
+        """What must be equal for two runs to be comparable, as far as the configuration decides it."""
+        return {
+            "model": self.model,
+            "suite": self.resolved_suite,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            "image": self.image,
+            "prompt": self.prompt,
+            "seed": self.seed,
+        }
+
+    def run_folder(self) -> Path:
+        """The output folder; by default one for each model and protocol, so that the same command goes on in it."""
+        if self.output is not None:
+            return self.output
+        digest = hashlib.sha256(json.dumps(self.protocol_options(), sort_keys=True).encode()).hexdigest()[:6]
+        return Path("runs") / f"{Path(self.model).name}-{self.resolved_suite}-{digest}"
+
+    def to_yaml(self) -> str:
+        """The settings as YAML that `--config` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The keys of a run.yaml, checked by name. Raises UserError with the line of an unknown key or bad value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}.") from None
+    try:
+        node = yaml.compose(text)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path} must hold `key: value` lines, such as `model: tiny`.")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    for key in data:
+        if key not in RunConfig.model_fields:
+            suggestion = did_you_mean(str(key), RunConfig.model_fields)
+            raise UserError(f"{path}:{lines.get(str(key), 1)}: unknown key {key!r}. {suggestion}")
+    try:
+        RunConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}:{lines.get(str(first['loc'][0]), 1)}: {describe(first)}") from None
+    return data
+
+
+def make_config(**settings: Any) -> RunConfig:
+    """A RunConfig from options that were given (None: not given). Raises UserError for a bad value."""
+    try:
+        return RunConfig.model_validate({k: v for k, v in settings.items() if v is not None})
+    except ValidationError as error:
+        raise UserError(describe(error.errors()[0], option=True)) from None
+
+
+def describe(error: Any, option: bool = False) -> str:
+    """One line about a pydantic error: the setting, the value and what it must be."""
+    name = str(error["loc"][0])
+    shown = "--" + name.replace("_", "-") if option else name
+    return f"{shown} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
