@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +38,9 @@ class _Model(BaseModel):
 class SampleRecord(_Model):
     """One answered (or failed) question.
 
-    Either `response` or `error` is set. Times are this sample's share of its batch: `seconds` is prefill and decode of
-    the LLM with the pruning method, `vision_seconds` vision tower and projector. `trace` is `KeepTrace.to_json()`.
+    `prompt` is the text that was sent, `question` the bare question in it. Either `response` or `error` is set. Times are this sample's share of its batch: `seconds` is prefill and decode of
+    the LLM with the pruning method, `vision_seconds` vision tower and projector. `group` names samples that are scored
+    together (MME's pairs, MMBench's circular rows). `trace` is `KeepTrace.to_json()`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -48,8 +49,10 @@ class SampleRecord(_Model):
     doc_id: int
     image_id: str | None
     question: str
+    prompt: str = ""
     target: str
     category: str | None = None
+    group: str | None = None
     kind: str | None = None
     level: str | None = None
     response: str | None
@@ -237,6 +240,18 @@ class RunWriter:
                 f"cannot write to {self.path}: {error.strerror}. Everything answered before this batch is kept; "
                 "make room and run the same command again."
             ) from None
+
+    def keep_image(self, image_id: str, encode: Callable[[], bytes]) -> None:
+        """Keep a picture once, for the report; encode() gives it as WebP."""
+        path = self.path / IMAGES / f"{image_id}.webp"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode())
+
+    def forget(self, method: str, benchmark: str) -> None:
+        """Delete what an earlier run left of one method's benchmark."""
+        for name in (SAMPLES, PARQUET, RESULT):
+            (self.folder(method, benchmark) / name).unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace run.json."""

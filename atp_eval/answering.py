@@ -1,0 +1,288 @@
+"""Answer questions with several pruning methods side by side, and record every answer with the tokens that stayed.
+
+Batches are answered by all methods in turn (the order rotates), so that their times are taken under the same
+conditions and an image is encoded once for all methods and all questions about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from atp_eval.documents import DocInfo
+from atp_eval.engine import prune
+from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
+from atp_eval.methods import Method
+from atp_eval.models import Bundle
+from atp_eval.records import RunWriter, SampleRecord, one_line
+
+FEATURE_CACHE_BYTES = 2**30
+WINDOW = 32  # batches among which questions are sorted by length; wider would tear questions about one image apart
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question as lmms-eval puts it.
+
+    text: the prompt's text without image token or chat template. load: gives its images (none for text only).
+    options: lmms-eval's generation settings. info: what the document asks, for the records.
+    """
+
+    benchmark: str
+    doc_id: int
+    text: str
+    load: Callable[[], list[Image.Image]]
+    options: dict[str, Any]
+    info: DocInfo
+    is_valid: Callable[[str], bool] = bool
+
+    @property
+    def name(self) -> str:
+        """Names the sample wherever it is answered; seeds what is random for it."""
+        return f"{self.benchmark}/{self.doc_id}"
+
+
+@dataclass
+class Loaded:
+    """An Ask with its image decoded; `error` says why it cannot be answered."""
+
+    ask: Ask
+    image: Image.Image | None = None
+    image_id: str | None = None
+    error: str | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass
+class FeatureCache:
+    """Image features (after the projector) by image id, the least recently used dropped beyond a size in bytes."""
+
+    limit: int = FEATURE_CACHE_BYTES
+    entries: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def get(self, key: str) -> torch.Tensor | None:
+        """[tokens, D], or None."""
+        if key in self.entries:
+            self.entries.move_to_end(key)
+        return self.entries.get(key)
+
+    def put(self, key: str, features: torch.Tensor) -> None:
+        """Keep the features of one image."""
+        if key in self.entries:
+            return
+        self.entries[key] = features
+        self.size += features.nbytes
+        while self.size > self.limit and len(self.entries) > 1:
+            self.size -= self.entries.popitem(last=False)[1].nbytes
+
+
+class Answerer:
+    """Answers lists of questions with several methods; records go to the run folder if there is one.
+
+    say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
+    progress: called with the number of (question, method) pairs that were just answered.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        methods: Sequence[Method],
+        *,
+        batch_size: int = 16,
+        writer: RunWriter | None = None,
+        keep_images: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.bundle, self.methods, self.batch_size = bundle, list(methods), batch_size
+        self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
+        self.cache = FeatureCache()
+        self.records: dict[tuple[str, str], dict[int, SampleRecord]] = {}
+        self.batches = 0
+
+    def recorded(self, method: Method, benchmark: str) -> dict[int, SampleRecord]:
+        """What is answered already, by doc_id, in this process or by an earlier one in the same run folder."""
+        key = (method.label, benchmark)
+        if key not in self.records:
+            self.records[key] = self.writer.done(*key) if self.writer else {}
+        return self.records[key]
+
+    def answer(self, asks: Sequence[Ask]) -> None:
+        """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
+        for batch in batches(asks, self.batch_size):
+            missing = [m for m in self.methods if any(a.doc_id not in self.recorded(m, a.benchmark) for a in batch)]
+            for method in self.methods:
+                if method not in missing:
+                    self.progress(len(batch))
+            if missing:
+                self._answer_batch(batch, missing)
+
+    def _answer_batch(self, batch: list[Ask], methods: list[Method]) -> None:
+        self.batches += 1
+        loaded = [load(ask) for ask in batch]
+        ready = [x for x in loaded if x.error is None]
+        vision = self._encode(ready)
+        turn = self.batches % len(methods)
+        for method in methods[turn:] + methods[:turn]:
+            found = [self._record(x, method, error=x.error, vision=vision) for x in loaded if x.error]
+            found += self._generate(ready, method, vision)
+            self._keep(found)
+            self.progress(len(batch))
+        self._keep_images(ready)
+
+    def _encode(self, ready: list[Loaded]) -> float:
+        """Give each sample its image's features; only images that are not in the cache go through the vision tower.
+
+        Returns seconds a question.
+        """
+        start = self._now()
+        known = {x.image_id: self.cache.get(x.image_id) for x in ready if x.image_id}
+        new = {x.image_id: x.image for x in ready if x.image_id and x.image and known[x.image_id] is None}
+        if new:
+            known |= dict(zip(new, self.bundle.encode(list(new.values())), strict=True))
+        for x in ready:
+            if x.image_id:
+                x.features = known[x.image_id]
+                if x.image_id in new:
+                    self.cache.put(x.image_id, x.features)
+        return (self._now() - start) / max(1, len(ready))
+
+    def _generate(self, ready: list[Loaded], method: Method, vision: float) -> list[SampleRecord]:
+        """The records of a batch; a batch that does not fit in memory is halved until it does."""
+        if not ready:
+            return []
+        try:
+            return self._generate_batch(ready, method, vision)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        if self.bundle.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(ready) == 1:
+            self.say(f"{ready[0].ask.name} does not fit in memory with {method.label}: recorded as an error")
+            return [self._record(ready[0], method, error="out of memory at batch size 1", vision=vision)]
+        half = len(ready) // 2
+        self.say(f"out of memory at {len(ready)} questions with {method.label}: trying {half} at a time")
+        return self._generate(ready[:half], method, vision) + self._generate(ready[half:], method, vision)
+
+    def _generate_batch(self, ready: list[Loaded], method: Method, vision: float) -> list[SampleRecord]:
+        options, until = generation_options(ready[0].ask.options)
+        inputs = self.bundle.inputs([x.ask.text for x in ready], [x.features for x in ready])
+        prompt_length = inputs["input_ids"].shape[1]
+        finite = FiniteLogits()
+        stops = until_stops(self.bundle.tokenizer, until, prompt_length)
+        start = self._now()
+        with prune(self.bundle.model, method, sample_ids=[x.ask.name for x in ready]) as pruned:
+            output = self.bundle.generate(inputs, logits_processor=[finite], stopping_criteria=stops, **options)
+        seconds = (self._now() - start) / len(ready)
+        rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)
+        records = []
+        for x, row, bad, trace, tokens in zip(
+            ready, rows, finite.rows(len(ready)), pruned.traces, inputs["attention_mask"].sum(1).tolist(), strict=True
+        ):
+            records.append(
+                self._record(
+                    x,
+                    method,
+                    response=None if bad else row.text,
+                    error="the logits were not finite; try --dtype float32" if bad else None,
+                    invalid=not bad and not x.ask.is_valid(row.text),
+                    new_tokens=row.count,
+                    prompt_tokens=tokens,
+                    seconds=seconds,
+                    vision=vision,
+                    batch_size=len(ready),
+                    trace=trace.to_json() if x.image is not None else None,
+                )
+            )
+        return records
+
+    def _record(self, x: Loaded, method: Method, *, vision: float, **fields: Any) -> SampleRecord:
+        ask, info = x.ask, x.ask.info
+        return SampleRecord(
+            method=method.label,
+            benchmark=ask.benchmark,
+            doc_id=ask.doc_id,
+            image_id=x.image_id,
+            question=info.question,
+            prompt=ask.text,
+            target=info.target,
+            category=info.category,
+            group=info.group,
+            kind=info.kind,
+            level=info.level,
+            vision_seconds=vision,
+            batch=self.batches,
+            warm=self.batches > 1,
+            **{"response": None, **fields},
+        )
+
+    def _keep(self, records: list[SampleRecord]) -> None:
+        """Remember, and write, what was not recorded before (a resumed batch is answered whole, as it was at first)."""
+        new = []
+        for record in records:
+            known = self.records[record.method, record.benchmark]
+            if record.doc_id not in known:
+                known[record.doc_id] = record
+                new.append(record)
+        if self.writer:
+            self.writer.append(new)
+
+    def _keep_images(self, ready: list[Loaded]) -> None:
+        """Keep the pictures of the first documents of each benchmark, as the model saw them."""
+        for x in ready:
+            if self.writer and x.image is not None and x.ask.doc_id < self.keep_images:
+                self.writer.keep_image(str(x.image_id), lambda x=x: webp(self.bundle.view(x.image)))
+
+    def _now(self) -> float:
+        if self.bundle.device.type == "cuda":
+            torch.cuda.synchronize(self.bundle.device)
+        return time.perf_counter()
+
+
+def batches(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:
+    """Questions with equal generation settings, sorted by length within windows; the same batches at every call."""
+    groups: dict[str, list[Ask]] = {}
+    for ask in asks:
+        groups.setdefault(repr(sorted(ask.options.items())), []).append(ask)
+    for group in groups.values():
+        for start in range(0, len(group), size * WINDOW):
+            window = sorted(group[start : start + size * WINDOW], key=lambda a: len(a.text), reverse=True)
+            for i in range(0, len(window), size):
+                yield window[i : i + size]
+
+
+def load(ask: Ask) -> Loaded:
+    """Decode the image. What cannot be decoded or is not supported becomes the sample's error, by name."""
+    try:
+        images = ask.load()
+        if len(images) > 1:
+            return Loaded(ask, error=f"{len(images)} images in one question; only one is supported")
+        if not images:
+            return Loaded(ask)
+        image = images[0].convert("RGB")
+    except Exception as error:  # decoders raise whatever they like; the sample is recorded as failed, with the reason
+        return Loaded(ask, error=f"broken image: {type(error).__name__}: {one_line(error)}")
+    digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
+    return Loaded(ask, image, digest)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a GPU or in the CPU's allocator."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def webp(image: Image.Image) -> bytes:
+    """A small picture for reports."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=88)
+    return buffer.getvalue()

@@ -1,0 +1,83 @@
+"""From lmms-eval's generation settings to transformers', and from generated tokens to an answer's text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+PASSED = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
+DEFAULT_NEW_TOKENS = 128
+
+
+class Answer(NamedTuple):
+    """Text of one row, cut at a stop string, and the number of tokens that were generated for it."""
+
+    text: str
+    count: int
+
+
+def generation_options(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(keyword arguments of `generate`, stop strings). Greedy unless a temperature above zero asks for sampling."""
+    until = options.get("until") or ()
+    until = (until,) if isinstance(until, str) else tuple(until)
+    passed = {k: options[k] for k in PASSED if options.get(k) is not None}
+    passed.setdefault("max_new_tokens", options.get("max_gen_toks", DEFAULT_NEW_TOKENS))
+    sampling = bool(passed.get("do_sample", False)) and passed.get("temperature", 1.0) > 0
+    if not sampling:
+        for name in ("temperature", "top_p", "top_k"):
+            passed.pop(name, None)
+    return {**passed, "do_sample": sampling}, until
+
+
+def new_tokens(output: torch.Tensor, tokenizer: PreTrainedTokenizerBase, until: Sequence[str]) -> list[Answer]:
+    """Answers from generated ids [B, new]."""
+    answers = []
+    for row in output.tolist():
+        end = next((i + 1 for i, token in enumerate(row) if token == tokenizer.eos_token_id), len(row))
+        text = tokenizer.decode(row[:end], skip_special_tokens=True)
+        for stop in until:
+            if stop:
+                text = text.split(stop)[0]
+        answers.append(Answer(text.strip(), sum(token != tokenizer.pad_token_id for token in row[:end])))
+    return answers
+
+
+class FiniteLogits(LogitsProcessor):
+    """Watches for NaN and +inf among the logits, without a host sync until `rows` is called."""
+
+    def __init__(self) -> None:
+        self.bad: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores [B * beams, vocabulary] as they are."""
+        bad = (scores.isnan() | scores.isposinf()).any(-1)
+        self.bad = bad if self.bad is None else self.bad | bad
+        return scores
+
+    def rows(self, batch: int) -> list[bool]:
+        """For each sample: was any of its logits not finite?"""
+        if self.bad is None:
+            return [False] * batch
+        return self.bad.view(batch, -1).any(1).tolist()
+
+
+class StopOnText(StoppingCriteria):
+    """Ends a row once its new text holds a stop string."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, until: Sequence[str], prompt_length: int) -> None:
+        self.tokenizer, self.until, self.prompt_length = tokenizer, tuple(until), prompt_length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.Tensor:
+        """[B] bool: rows that are done."""
+        texts = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :], skip_special_tokens=True)
+        done = [any(stop in text for stop in self.until) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def until_stops(tokenizer: PreTrainedTokenizerBase, until: Sequence[str], prompt_length: int) -> StoppingCriteriaList:
+    """Stopping criteria for stop strings; empty where there are none."""
+    stops = [stop for stop in until if stop]
+    return StoppingCriteriaList([StopOnText(tokenizer, stops, prompt_length)] if stops else [])
