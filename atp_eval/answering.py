@@ -22,7 +22,8 @@ from atp_eval.engine import prune
 from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
-from atp_eval.records import RunWriter, SampleRecord, one_line
+from atp_eval.records import SampleRecord, one_line
+from atp_eval.writer import RunWriter
 
 FEATURE_CACHE_BYTES = 2**30
 WINDOW = 32  # batches among which questions are sorted by length; wider would tear questions about one image apart

@@ -23,7 +23,8 @@ from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError
 from atp_eval.methods import Method, get_method
 from atp_eval.models import load_model
-from atp_eval.records import RunWriter, SampleRecord
+from atp_eval.records import SampleRecord
+from atp_eval.writer import RunWriter
 
 
 class Answering(lmms):
@@ -76,9 +77,7 @@ class Answering(lmms):
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Refused: pruning is defined for generation."""
-        raise UserError(
-            "atp_eval generates answers; this task asks for likelihoods. Choose a generate_until task."
-        )
+        raise UserError("atp_eval generates answers; this task asks for likelihoods. Choose a generate_until task.")
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Refused: one question about one image at a time."""

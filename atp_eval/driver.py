@@ -1,0 +1,121 @@
+"""Driving lmms-eval from Python: load its tasks, let it ask, score and aggregate, and keep it quiet meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from atp_eval import task_files
+from atp_eval.benchmarks import Benchmark, Suite, sample_score
+from atp_eval.errors import TaskFailure
+from atp_eval.records import one_line
+
+if TYPE_CHECKING:
+    from lmms_eval.api.task import Task
+
+    from atp_eval.backend import Answering
+
+
+class Scored(NamedTuple):
+    """What lmms-eval made of one method's answers: the headline metric in its unit, every other number, and each
+    document's score in [0, 1]."""
+
+    score: float
+    metrics: dict[str, float]
+    samples: dict[int, float]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """lmms-eval prints and logs on standard output, which is for tables and JSON here; its errors go to stderr."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lmms_eval.models  # noqa: F401 -- adds a sink on standard output at import, removed below
+        from loguru import logger
+
+        logger.remove()
+        logger.add(sys.stderr, level="CRITICAL")
+        logging.getLogger("lmms-eval").setLevel(logging.ERROR)
+        yield
+
+
+def load_tasks(benchmarks: list[Benchmark], suite: Suite) -> dict[str, Task]:
+    """lmms-eval's task objects by our benchmark name, their data loaded. Raises TaskFailure that names the task."""
+    with quiet():
+        from lmms_eval.tasks import TaskManager, get_task_dict
+
+        manager = TaskManager(include_path=str(task_files.task_folder(suite)), include_defaults=False)
+        tasks = {}
+        for benchmark in benchmarks:
+            name = benchmark.task(suite)
+            try:
+                tasks[benchmark.name] = get_task_dict([name], manager, "simple")[name]
+            except Exception as error:  # datasets and hub errors of many kinds
+                raise TaskFailure(
+                    f"cannot load {benchmark.name} ({name}): {one_line(error)}. "
+                    f"Its data is {benchmark.dataset} on the hub; docs/real-models.md says how to get it."
+                ) from error
+    return tasks
+
+
+def documents(task: Task, limit: int | None) -> int:
+    """How many documents a run will ask about."""
+    found = len(task.eval_docs_no_media)
+    return min(found, limit) if limit else found
+
+
+def task_hash(task: Task) -> str:
+    """A hash of a task's configuration and of its documents' text and number."""
+    docs = task.eval_docs_no_media
+    config = {k: v for k, v in task.dump_config().items() if isinstance(v, (str, int, float, bool, list, dict))}
+    for machine_bound in ("dataset_kwargs", "dataset_path"):
+        config.pop(machine_bound, None)
+    state = [json.dumps(config, sort_keys=True, default=lambda value: getattr(value, "__name__", "object")), len(docs)]
+    digest = hashlib.sha256(repr(state).encode())
+    for i in {0, len(docs) // 2, len(docs) - 1}:
+        digest.update(repr(sorted(dict(docs[i]).items())).encode())
+    return digest.hexdigest()[:16]
+
+
+def evaluate(view: Answering, benchmark: Benchmark, task: Task, limit: int | None, seed: int) -> Scored:
+    """Ask, score and aggregate one benchmark with one method. Raises TaskFailure when lmms-eval's scoring fails."""
+    with quiet():
+        from lmms_eval.evaluator import simple_evaluate
+
+        try:
+            found = simple_evaluate(
+                model=view,
+                tasks=[task],
+                task_manager=argparse.Namespace(),
+                limit=limit,
+                log_samples=True,
+                bootstrap_iters=0,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                process_docs_parallel=1,
+                cli_args=argparse.Namespace(output_path=os.devnull, process_with_media=False, reasoning_tags=None),
+            )
+        except (TaskFailure, KeyboardInterrupt):
+            raise
+        except Exception as error:  # scoring code of many tasks, wrapped in RetryError
+            reason = error.__cause__ or error
+            raise TaskFailure(
+                f"scoring {benchmark.name} with {view.method.label} failed: {type(reason).__name__}: "
+                f"{one_line(reason)}. The answers are kept; the same command scores them again."
+            ) from error
+    (name, metrics), *_ = found["results"].items()
+    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    scores = {s["doc_id"]: sample_score(benchmark, s) for s in found["samples"][name]}
+    return Scored(
+        numbers[f"{benchmark.metric},{benchmark.filter}"], numbers, {i: s for i, s in scores.items() if s is not None}
+    )
