@@ -1,0 +1,6 @@
+"""Remove visual tokens between the layers of a stock transformers model, and remember which."""
+
+from atp_eval.engine.geometry import ModelGeometry, VisionGeometry, model_geometry
+from atp_eval.engine.prune import Pruned, prune
+
+__all__ = ["ModelGeometry", "Pruned", "VisionGeometry", "model_geometry", "prune"]

@@ -1,0 +1,74 @@
+"""The two places where the engine meets transformers' attention: reading queries and keys, and making masks.
+
+Nothing of the model's configuration is touched: masks come from the registered mask function of the implementation in
+use, and a layer whose attention is to be read gets a copy of its configuration for one call.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from atp_eval.engine.layout import Layout
+from atp_eval.engine.point import Attention
+
+_NAME = "atp_eval_read"
+_readers: WeakKeyDictionary[nn.Module, tuple[PreTrainedConfig, Callable[[Attention], None]]] = WeakKeyDictionary()
+
+
+def read_once(module: nn.Module, reader: Callable[[Attention], None]) -> None:
+    """Give `reader` the queries and keys of the next call of this attention module; the call itself is unchanged."""
+    config = module.config
+    _readers[module] = (config, reader)
+    module.config = copy.copy(config)
+    module.config._attn_implementation = _NAME
+
+
+def forget(module: nn.Module) -> None:
+    """Undo `read_once` where the call never came."""
+    if module in _readers:
+        module.config = _readers.pop(module)[0]
+
+
+def _read(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+    """An attention function of transformers: tell the reader, then do what the model would have done."""
+    module.config, reader = _readers.pop(module)
+    reader(Attention(query, key, kwargs["scaling"]))
+    eager = importlib.import_module(type(module).__module__).eager_attention_forward
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager)
+    return attend(module, query, key, value, mask, **kwargs)
+
+
+AttentionInterface.register(_NAME, _read)
+
+
+def layer_mask(config: PreTrainedConfig, layout: Layout, queries: int, past: int, like: Tensor) -> Any:
+    """The mask that the model's own attention implementation wants for a pruned layer, or None where it wants none.
+
+    layout: of the prompt in this layer, padding of pruned rows included; `past` keys are in the layer's cache and
+    `queries` tokens come now. Whether rows are padded is known on the host, so nothing waits for the device.
+    """
+    batch, total, valid = layout.valid.shape[0], past + queries, None
+    if layout.padded:
+        valid = torch.cat([layout.valid, layout.valid.new_ones(batch, total - layout.valid.shape[1])], dim=1)
+    return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
+        batch_size=batch,
+        q_length=queries,
+        kv_length=total,
+        q_offset=past,
+        mask_function=causal_mask_function,
+        attention_mask=valid,
+        allow_is_causal_skip=valid is None,
+        dtype=like.dtype,
+        device=like.device,
+        config=config,
+    )

@@ -1,0 +1,97 @@
+"""Which token sits where in a batch of pruned, left-padded sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from atp_eval.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sequences as they enter one layer: B rows, L slots, V cells of the visual grid.
+
+    valid: [B, L] bool, False for padding (on the left).
+    cell: [B, L] long, the grid cell of a visual token; V for everything else, padding included.
+    lengths: tokens of each row, on the host, so that nothing waits for the device.
+    """
+
+    valid: Tensor
+    cell: Tensor
+    lengths: Sequence[int]
+    cells: int
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row is shorter than the batch."""
+        return min(self.lengths) < self.valid.shape[1]
+
+    @property
+    def visual(self) -> Tensor:
+        """[B, L] bool."""
+        return self.cell < self.cells
+
+    def to_cells(self, x: Tensor, fill: float) -> Tensor:
+        """Values per slot [B, L, ...] as values per grid cell [B, V, ...]; `fill` where the cell's token is gone."""
+        out = x.new_full((x.shape[0], self.cells + 1, *x.shape[2:]), fill)
+        out.scatter_(1, self.cell.view(*self.cell.shape, *[1] * (x.dim() - 2)).expand_as(x), x)
+        return out[:, : self.cells]
+
+    def to_slots(self, x: Tensor, fill: float) -> Tensor:
+        """Values per grid cell [B, V, ...] as values per slot [B, L, ...]; `fill` where the slot is not visual."""
+        x = torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), fill)], dim=1)
+        return gather(x, self.cell)
+
+    def drop(self, stay: Tensor, lengths: Sequence[int]) -> tuple[Layout, Tensor]:
+        """Keep text and the visual tokens whose cell is True in `stay` [B, V]; `lengths` says how many that leaves in a row.
+
+        Returns the new layout and [B, L'] indexes of the slots it takes over, in order: L' is the longest row, shorter
+        rows are padded on the left with slots that are to be ignored.
+        """
+        keep = self.valid & self.to_slots(stay, True)
+        index = keep.int().argsort(dim=1, stable=True)[:, -max(lengths) :]
+        valid = keep.gather(1, index)
+        cell = self.cell.gather(1, index).masked_fill(~valid, self.cells)
+        return Layout(valid, cell, lengths, self.cells), index
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """x [B, L, ...] at slots `index` [B, L'] -> [B, L', ...]."""
+    return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:]))
+
+
+class Prompts(NamedTuple):
+    """Unpruned prompts: their layout, and for each row whether it has an image and the text tokens after that."""
+
+    layout: Layout
+    has_image: list[bool]
+    text: list[int]
+
+
+def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, image_token: int, cells: int) -> Prompts:
+    """Find image and text in prompts [B, L].
+
+    Waits for the device once. Raises UserError for padding on the right, and for a row whose image tokens are not one
+    full grid.
+    """
+    image = input_ids == image_token
+    valid = torch.ones_like(image) if attention_mask is None else attention_mask.to(torch.bool)
+    after = valid & (image.cumsum(1) == image.sum(1, keepdim=True)) & ~image & image.any(1, keepdim=True)
+    stats = torch.stack([valid.sum(1), image.sum(1), after.sum(1), valid[:, -1]], dim=1).tolist()
+    for row, (_, visual, _, ends) in enumerate(stats):
+        if visual not in (0, cells):
+            raise UserError(
+                f"prompt {row} of the batch has {visual} visual tokens; pruning takes one image of {cells} tokens a prompt"
+            )
+        if not ends:
+            raise UserError(
+                f"prompt {row} of the batch is padded on the right; set the tokenizer's padding_side='left'"
+            )
+    cell = (image.cumsum(1) - 1).masked_fill(~image, cells)
+    layout = Layout(valid, cell, [row[0] for row in stats], cells)
+    return Prompts(layout, [row[1] > 0 for row in stats], [row[2] for row in stats])

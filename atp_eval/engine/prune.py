@@ -1,0 +1,225 @@
+"""Attach a pruning method to a stock transformers model for the length of a `with` block.
+
+Pre-hooks on the decoder layers shorten what enters them: hidden states, rotary tables and mask. Everything else is the
+model's own code, so KV is written once a layer, for the tokens that are there, and every attention backend works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+from transformers.cache_utils import Cache
+
+from atp_eval.engine.attention import forget, layer_mask, read_once
+from atp_eval.engine.geometry import model_geometry
+from atp_eval.engine.layout import read_prompts
+from atp_eval.engine.point import Attention
+from atp_eval.engine.prefill import Prefill
+from atp_eval.errors import UserError
+from atp_eval.methods import Method, get_method
+from atp_eval.trace import KeepTrace
+
+_pruned_models: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def prune(
+    model: LlavaForConditionalGeneration, method: str | Method, *, sample_ids: Sequence[str | int] | None = None
+) -> Iterator[Pruned]:
+    """Prune visual tokens in every prompt that `model` reads inside the block, by `method` ("fastv@144" or a Method).
+
+    Works for calls of the model and for `generate` (greedy, sampling, beams; left-padded batches; prompts with and
+    without an image mixed). Pruning happens once, when the prompt is read; tokens keep their original positions.
+
+    sample_ids: names of the batch's samples; methods with randomness draw by them, so that a sample's tokens do not
+        depend on its batch. Default: a hash of the prompt's token ids, so the same question draws the same cells on
+        every image. Set `pruned.sample_ids` for each batch where the block holds several.
+
+    Raises UserError for a method that does not fit the model, a model that is being pruned already, several images in a
+    prompt, padding on the right, `use_cache=False` in `generate`, or a cache of fixed size.
+    """
+    if model in _pruned_models:
+        raise UserError("this model is being pruned already; leave that block first, one method at a time")
+    method = get_method(method) if isinstance(method, str) else method
+    pruned = Pruned(model, method, sample_ids)
+    with ExitStack() as stack:
+        _pruned_models.add(model)
+        stack.callback(_pruned_models.discard, model)
+        pruned._attach(stack)
+        yield pruned
+
+
+class Pruned:
+    """A model under pruning. `method` is the solved method; `traces` are of the last prompt batch that was read."""
+
+    def __init__(
+        self, model: LlavaForConditionalGeneration, method: Method, sample_ids: Sequence[str | int] | None
+    ) -> None:
+        self.model = model
+        self.geometry = model_geometry(model.config)
+        self.method = method.solve(self.geometry)
+        self.sample_ids = sample_ids
+        self._text_model: Any = model.model.language_model
+        self._beams = 1
+        self._generating = False
+        self._prefill: Prefill | None = None
+        self._cache: Cache | None = None
+        self._reading = False
+        self._attention: Attention | None = None
+        self._masks: dict[int, Any] = {}
+
+    @property
+    def traces(self) -> list[KeepTrace]:
+        """What stayed, one trace per sample of the last prompt batch (beams of a sample share one)."""
+        if self._prefill is None:
+            raise UserError("nothing was read yet: call the model inside the block first")
+        return self._prefill.traces()
+
+    @property
+    def trace(self) -> KeepTrace:
+        """The trace of a batch of one; UserError for a larger one."""
+        traces = self.traces
+        if len(traces) != 1:
+            raise UserError(f"the last batch had {len(traces)} samples; take them from .traces")
+        return traces[0]
+
+    def _attach(self, stack: ExitStack) -> None:
+        """Hook the model; `stack` takes all of it back."""
+        layers, first = self._text_model.layers, min(self.method.prune_layers, default=len(self._text_model.layers))
+
+        def hook(module: nn.Module, function: Any) -> None:
+            stack.callback(module.register_forward_pre_hook(function, with_kwargs=True).remove)
+
+        hook(self.model.model, self._enter_model)
+        hook(self._text_model, self._enter_text_model)
+        for index, layer in enumerate(layers):
+            if index >= first:
+                hook(layer, partial(self._enter_layer, index))
+            if index + 1 in self.method.prune_layers:
+                hook(layer.self_attn, self._enter_attention)
+                stack.callback(forget, layer.self_attn)
+        self.model._expand_inputs_for_generation = self._expand_inputs
+        stack.callback(delattr, self.model, "_expand_inputs_for_generation")
+
+    def _expand_inputs(self, expand_size: int = 1, **kwargs: Any) -> Any:
+        """Called by `generate` to repeat a prompt for its beams: the only place that tells beams from samples."""
+        self._beams, self._generating = expand_size, True
+        return type(self.model)._expand_inputs_for_generation(self.model, expand_size=expand_size, **kwargs)
+
+    def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before the vision-language model: a new batch of prompts, or more tokens of the last one."""
+        cache = kwargs.get("past_key_values")
+        self._masks = {}
+        self._reading = cache is None or cache.get_seq_length() == 0
+        if self._reading:
+            self._start(args[0] if args else kwargs.get("input_ids"), kwargs.get("attention_mask"), cache)
+            if self._generating and not kwargs.get("use_cache", True):
+                raise UserError(
+                    "generate(use_cache=False) reads the prompt again for every token; pruning needs the cache"
+                )
+            self._generating = False
+        elif self._prefill is not None:
+            return self._continue(args, kwargs, cache)
+        return None
+
+    def _start(self, input_ids: Tensor | None, attention_mask: Tensor | None, cache: Cache | None) -> None:
+        beams, self._beams = self._beams, 1
+        self._prefill, self._attention = None, None
+        if input_ids is None:
+            raise UserError(
+                "pruning finds the image by its token ids: call the model with input_ids, not inputs_embeds"
+            )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise UserError(
+                f"attention_mask is {tuple(attention_mask.shape)}, the prompts are {tuple(input_ids.shape)}"
+            )
+        if cache is not None and cache.is_compileable:
+            raise UserError("pruned layers need caches of different lengths: use the default cache, not a static one")
+        names = None if self.sample_ids is None else [str(name) for name in self.sample_ids]
+        if names is not None and len(names) * beams != len(input_ids):
+            raise UserError(f"{len(names)} sample_ids for a batch of {len(input_ids) // beams} samples")
+        prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
+        self._prefill = Prefill(self.geometry, prompts, beams, input_ids, names)
+
+    def _continue(self, args: tuple[Any, ...], kwargs: dict[str, Any], cache: Cache) -> Any:
+        """Feed what is new only: `generate` counts the prompt by layer 0, which is short if it was pruned."""
+        assert self._prefill is not None
+        input_ids = args[0] if args else kwargs["input_ids"]
+        attention_mask = kwargs.get("attention_mask")
+        if input_ids.shape[1] == 1:
+            return None
+        if attention_mask is not None:
+            new = attention_mask.shape[1] - self._fed(cache)
+            input_ids = input_ids[:, -new:]
+            if kwargs.get("position_ids") is not None:
+                kwargs["position_ids"] = kwargs["position_ids"][..., -new:]
+        if bool((input_ids == self.model.config.image_token_id).any()):
+            raise UserError("an image in a later turn cannot be pruned; start a new prompt")
+        return ((input_ids, *args[1:]), kwargs) if args else ((), {**kwargs, "input_ids": input_ids})
+
+    def _fed(self, cache: Cache) -> int:
+        """Tokens fed so far, padding and pruned ones included."""
+        assert self._prefill is not None
+        first = self._prefill.start
+        if 0 in self.method.prune_layers and self._prefill.layouts:
+            first = self._prefill.layouts[0]
+        return cache.get_seq_length() - first.valid.shape[1] + self._prefill.start.valid.shape[1]
+
+    def _enter_text_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Positions of later tokens go on from the unpruned prompt; transformers would count the cache of layer 0."""
+        if self._reading or self._prefill is None or kwargs.get("position_ids") is not None:
+            return None
+        embeds, fed = kwargs["inputs_embeds"], self._fed(kwargs["past_key_values"])
+        kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
+        return args, kwargs
+
+    def _enter_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the attention of the layer that a prune point scores from."""
+        if self._reading and self._has_images():
+            read_once(module, self._remember)
+
+    def _remember(self, attention: Attention) -> None:
+        self._attention = attention
+
+    def _has_images(self) -> bool:
+        return self._prefill is not None and any(self._prefill.has_image)
+
+    def _enter_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before a decoder layer at or after the first prune point."""
+        if not self._has_images():
+            return None
+        assert self._prefill is not None
+        prefill, (hidden, *rest) = self._prefill, args
+        cache = kwargs.get("past_key_values")
+        if self._reading:
+            self._cache = cache
+            if prefill.rotary is None:
+                prefill.rotary = tuple(t.expand(len(hidden), -1, -1) for t in kwargs["position_embeddings"])
+            if index in self.method.prune_layers:
+                hidden = prefill.prune(self.method, index, hidden, self._attention)
+                self._attention = None
+            kwargs["position_embeddings"] = prefill.rotary
+        elif cache is not self._cache or len(hidden) != len(prefill.start.lengths):
+            raise UserError(
+                "this cache is not of the last prompt batch; go on with a batch before reading the next one"
+            )
+        kwargs["position_ids"] = None  # FlashAttention reads the gaps of pruned positions as packed sequences
+        kwargs["attention_mask"] = self._mask(index, hidden, cache)
+        return (hidden, *rest), kwargs
+
+    def _mask(self, index: int, hidden: Tensor, cache: Cache | None) -> Any:
+        """One mask for all layers of a stage."""
+        assert self._prefill is not None
+        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        if stage not in self._masks:
+            past = 0 if self._reading or cache is None else cache.get_seq_length(index)
+            layout = self._prefill.layouts[stage]
+            self._masks[stage] = layer_mask(self._text_model.config, layout, hidden.shape[1], past, hidden)
+        return self._masks[stage]

@@ -1,0 +1,45 @@
+"""Pruning methods by name. A new method is one file here and one line in `_HOMES`."""
+
+from __future__ import annotations
+
+import importlib
+
+from atp_eval.errors import UserError, unknown
+from atp_eval.methods.base import Decision, Geometry, Method, Point, keep_top
+from atp_eval.methods.spec import parse_spec, split_name
+
+__all__ = ["Decision", "Geometry", "Method", "Point", "get_method", "keep_top", "method_class", "method_names"]
+
+_HOMES = {
+    "upper_bound": "upper_bound:UpperBound",
+    "fastv": "fastv:FastV",
+    "random": "random:Random",
+    "grid": "grid:Grid",
+    "pool": "pool:Pool",
+    "schedule": "schedule:Schedule",
+}
+
+
+def method_names() -> list[str]:
+    """All names, without importing a method."""
+    return list(_HOMES)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a name. Raises UserError with suggestions for an unknown one."""
+    if name not in _HOMES:
+        raise unknown("method", name, _HOMES)
+    module, _, cls = _HOMES[name].partition(":")
+    found: type[Method] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    return found
+
+
+def get_method(spec: str) -> Method:
+    """A method from its spec string: `fastv@144`, `fastv:layer=2,keep=72`, `random@144:seed=2`.
+
+    A budget after '@' stays unsolved until `Method.solve(geometry)`; `prune` does that for the model at hand.
+    Raises UserError for an unknown name or parameter, a value of the wrong type, or one out of range.
+    """
+    if not spec.strip():
+        raise UserError("an empty method; write one such as fastv@144")
+    return parse_spec(spec.strip(), method_class(split_name(spec)))

@@ -1,0 +1,30 @@
+"""No pruning: the number that every other method is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from atp_eval.errors import UserError
+from atp_eval.methods.base import Decision, Geometry, Method, Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpperBound(Method):
+    """Every token stays; the model runs untouched."""
+
+    name: ClassVar[str] = "upper_bound"
+
+    def __post_init__(self) -> None:
+        if self.average is not None:
+            raise UserError(f"upper_bound@{self.average}: the upper bound prunes nothing and takes no budget")
+
+    @property
+    def prune_layers(self) -> tuple[int, ...]:
+        return ()
+
+    def solve(self, geometry: Geometry) -> UpperBound:
+        return self
+
+    def decide(self, point: Point) -> Decision:
+        return Decision(point.kept)
