@@ -10,7 +10,7 @@ import hashlib
 import io
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,7 @@ class FeatureCache:
 class Answerer:
     """Answers lists of questions with several methods; records go to the run folder if there is one.
 
+    methods: solved methods by the label under which their answers are recorded.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
     progress: called with the number of (question, method) pairs that were just answered.
     """
@@ -96,7 +97,7 @@ class Answerer:
     def __init__(
         self,
         bundle: Bundle,
-        methods: Sequence[Method],
+        methods: Mapping[str, Method],
         *,
         batch_size: int = 16,
         writer: RunWriter | None = None,
@@ -104,15 +105,15 @@ class Answerer:
         say: Callable[[str], None] = lambda line: None,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.bundle, self.methods, self.batch_size = bundle, list(methods), batch_size
+        self.bundle, self.methods, self.batch_size = bundle, dict(methods), batch_size
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
         self.cache = FeatureCache()
         self.records: dict[tuple[str, str], dict[int, SampleRecord]] = {}
         self.batches = 0
 
-    def recorded(self, method: Method, benchmark: str) -> dict[int, SampleRecord]:
+    def recorded(self, method: str, benchmark: str) -> dict[int, SampleRecord]:
         """What is answered already, by doc_id, in this process or by an earlier one in the same run folder."""
-        key = (method.label, benchmark)
+        key = (method, benchmark)
         if key not in self.records:
             self.records[key] = self.writer.done(*key) if self.writer else {}
         return self.records[key]
@@ -127,7 +128,7 @@ class Answerer:
             if missing:
                 self._answer_batch(batch, missing)
 
-    def _answer_batch(self, batch: list[Ask], methods: list[Method]) -> None:
+    def _answer_batch(self, batch: list[Ask], methods: list[str]) -> None:
         self.batches += 1
         loaded = [load(ask) for ask in batch]
         ready = [x for x in loaded if x.error is None]
@@ -157,7 +158,7 @@ class Answerer:
                     self.cache.put(x.image_id, x.features)
         return (self._now() - start) / max(1, len(ready))
 
-    def _generate(self, ready: list[Loaded], method: Method, vision: float) -> list[SampleRecord]:
+    def _generate(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
         """The records of a batch; a batch that does not fit in memory is halved until it does."""
         if not ready:
             return []
@@ -169,20 +170,20 @@ class Answerer:
         if self.bundle.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(ready) == 1:
-            self.say(f"{ready[0].ask.name} does not fit in memory with {method.label}: recorded as an error")
+            self.say(f"{ready[0].ask.name} does not fit in memory with {method}: recorded as an error")
             return [self._record(ready[0], method, error="out of memory at batch size 1", vision=vision)]
         half = len(ready) // 2
-        self.say(f"out of memory at {len(ready)} questions with {method.label}: trying {half} at a time")
+        self.say(f"out of memory at {len(ready)} questions with {method}: trying {half} at a time")
         return self._generate(ready[:half], method, vision) + self._generate(ready[half:], method, vision)
 
-    def _generate_batch(self, ready: list[Loaded], method: Method, vision: float) -> list[SampleRecord]:
+    def _generate_batch(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
         options, until = generation_options(ready[0].ask.options)
         inputs = self.bundle.inputs([x.ask.text for x in ready], [x.features for x in ready])
         prompt_length = inputs["input_ids"].shape[1]
         finite = FiniteLogits()
         stops = until_stops(self.bundle.tokenizer, until, prompt_length)
         start = self._now()
-        with prune(self.bundle.model, method, sample_ids=[x.ask.name for x in ready]) as pruned:
+        with prune(self.bundle.model, self.methods[method], sample_ids=[x.ask.name for x in ready]) as pruned:
             output = self.bundle.generate(inputs, logits_processor=[finite], stopping_criteria=stops, **options)
         seconds = (self._now() - start) / len(ready)
         rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)
@@ -207,10 +208,10 @@ class Answerer:
             )
         return records
 
-    def _record(self, x: Loaded, method: Method, *, vision: float, **fields: Any) -> SampleRecord:
+    def _record(self, x: Loaded, method: str, *, vision: float, **fields: Any) -> SampleRecord:
         ask, info = x.ask, x.ask.info
         return SampleRecord(
-            method=method.label,
+            method=method,
             benchmark=ask.benchmark,
             doc_id=ask.doc_id,
             image_id=x.image_id,

@@ -21,7 +21,7 @@ from atp_eval.answering import Answerer, Ask
 from atp_eval.benchmarks import BENCHMARKS, Benchmark, describe, is_valid_answer
 from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError
-from atp_eval.methods import Method, get_method
+from atp_eval.methods import get_method
 from atp_eval.models import load_model
 from atp_eval.records import SampleRecord
 from atp_eval.writer import RunWriter
@@ -35,7 +35,7 @@ class Answering(lmms):
 
     is_simple = True
 
-    def __init__(self, answerer: Answerer, method: Method) -> None:
+    def __init__(self, answerer: Answerer, method: str) -> None:
         super().__init__()
         self.answerer, self.method = answerer, method
         self._light: dict[tuple[str, str], Any] = {}
@@ -48,7 +48,7 @@ class Answering(lmms):
         failed = [r for r in records if r.error]
         if failed:
             self.answerer.say(
-                f"{len(failed)} of {len(records)} samples failed with {self.method.label}, first "
+                f"{len(failed)} of {len(records)} samples failed with {self.method}, first "
                 f"{failed[0].benchmark}/{failed[0].doc_id}: {failed[0].error}"
             )
         report_throughput(records)
@@ -119,10 +119,11 @@ class AtpEval(Answering):
             prompt=prompt,
             trust_remote_code=trust_remote_code,
         )
-        chosen = get_method(method.replace(";", ",")).solve(bundle.geometry)
+        chosen = get_method(method.replace(";", ","))
+        methods = {chosen.label: chosen.solve(bundle.geometry)}
         writer = RunWriter(Path(output)).__enter__() if output else None
         say = partial(print, file=sys.stderr)
-        super().__init__(Answerer(bundle, [chosen], batch_size=int(batch_size), writer=writer, say=say), chosen)
+        super().__init__(Answerer(bundle, methods, batch_size=int(batch_size), writer=writer, say=say), chosen.label)
         self.model = bundle.model
 
     @property

@@ -110,7 +110,7 @@ def evaluate(view: Answering, benchmark: Benchmark, task: Task, limit: int | Non
         except Exception as error:  # scoring code of many tasks, wrapped in RetryError
             reason = error.__cause__ or error
             raise TaskFailure(
-                f"scoring {benchmark.name} with {view.method.label} failed: {type(reason).__name__}: "
+                f"scoring {benchmark.name} with {view.method} failed: {type(reason).__name__}: "
                 f"{one_line(reason)}. The answers are kept; the same command scores them again."
             ) from error
     (name, metrics), *_ = found["results"].items()

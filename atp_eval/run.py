@@ -47,7 +47,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "device": str(bundle.device),
         "dtype": str(bundle.dtype).removeprefix("torch."),
         "suite": config.resolved_suite,
-        "methods": [method_info(m.solve(bundle.geometry), bundle) for m in specs],
+        "methods": {m.label: method_info(m.solve(bundle.geometry)) for m in specs},
         "benchmarks": [{"name": b.name, "task": b.task(config.resolved_suite), "metric": b.metric} for b in benchmarks],
         "limit": config.limit,
         "output": str(folder),
@@ -67,7 +67,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
     with RunWriter(config.run_folder()) as writer:
         with console.status(f"Loading {config.model} ..."):
             bundle = load(config)
-        methods = [spec.solve(bundle.geometry) for spec in specs]
+        methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
             from atp_eval import driver
             from atp_eval.answering import Answerer
@@ -80,7 +80,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
         if not config.resume:
             for m in methods:
                 for b in benchmarks:
-                    writer.forget(m.label, b.name)
+                    writer.forget(m, b.name)
         failures: list[str] = []
         total = len(methods) * sum(driver.documents(tasks[b.name], limits[b.name]) for b in benchmarks)
         with progress_bar(console, total) as (bar, advance):
@@ -108,7 +108,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
                     records = [answerer.recorded(method, b.name)[i] for i in found.samples]
                     writer.finish(
                         Result(
-                            method=method.label,
+                            method=method,
                             benchmark=b.name,
                             task=b.task(config.resolved_suite),
                             metric=b.metric,
@@ -147,15 +147,15 @@ def load(config: RunConfig) -> Bundle:
     )
 
 
-def method_info(method: Method, bundle: Bundle) -> dict[str, Any]:
-    """A method for people and for the manifest."""
-    return {"label": method.label, "spec": str(method)}
+def method_info(method: Method) -> dict[str, Any]:
+    """A solved method for people and for the manifest."""
+    return {"solved": str(method), "prune_layers": list(method.prune_layers)}
 
 
 def make_manifest(
     config: RunConfig,
     bundle: Bundle,
-    methods: list[Method],
+    methods: dict[str, Method],
     benchmarks: list[Benchmark],
     tasks: dict[str, Task],
     folder: Path,
@@ -191,7 +191,7 @@ def make_manifest(
         protocol=protocol,
         config=config.model_dump(mode="json"),
         benchmarks=infos,
-        methods={m.label: method_info(m, bundle) for m in methods},
+        methods={label: method_info(m) for label, m in methods.items()},
         device=bundle.device_name,
         git_commit=git_commit(),
     )
