@@ -1,0 +1,87 @@
+"""Intervals: Wilson's for rates, the cluster bootstrap's for metrics, order statistics for medians."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+CHUNK_BYTES = 2**26  # of bootstrap weights held at a time
+
+
+class Interval(NamedTuple):
+    """A value with its two-sided interval; NaN bounds where none can be given."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval at all."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def scaled(self, factor: float) -> Interval:
+        """The same in another unit; factor > 0."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+def wilson(hits: int, of: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a rate in [0, 1] (Wilson 1927); it stays honest at 0 and 1. NaN for of = 0."""
+    if of == 0:
+        return Interval(math.nan)
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    rate = hits / of
+    centre = (rate + z * z / (2 * of)) / (1 + z * z / of)
+    half = z / (1 + z * z / of) * math.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
+    # At the ends the bound is the rate itself; rounding must not push it past.
+    return Interval(rate, 0.0 if hits == 0 else centre - half, 1.0 if hits == of else centre + half)
+
+
+def percentile_interval(value: float, replicates: NDArray[Any], level: float = LEVEL) -> Interval:
+    """The percentile bootstrap interval; replicates where the metric was undefined are left out."""
+    finite = replicates[np.isfinite(replicates)]
+    if len(finite) < 2:
+        return Interval(value)
+    low, high = np.quantile(finite, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(value, float(low), float(high))
+
+
+def median_interval(values: NDArray[Any], level: float = LEVEL) -> Interval:
+    """The median with the distribution-free interval of its order statistics (David & Nagaraja 2003, 7.1).
+
+    Below six values no such interval reaches 95 %: the bounds are NaN.
+    """
+    if len(values) == 0:
+        return Interval(math.nan)
+    ordered = np.sort(values)
+    rank = int(stats.binom.ppf((1 - level) / 2, len(ordered), 0.5))  # P(low > median) <= (1 - level) / 2
+    if rank < 1:
+        return Interval(float(np.median(ordered)))
+    return Interval(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]))
+
+
+def cluster_bootstrap(sums: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """[clusters, K] sums of each cluster -> [resamples, K] totals over clusters drawn with replacement.
+
+    All K columns see the same draws, so metrics made of them are paired. Fewer than two clusters cannot be resampled:
+    the totals are then NaN.
+    """
+    count, columns = sums.shape
+    if count < 2:
+        return np.full((resamples, columns), np.nan)
+    rng = np.random.default_rng(seed)
+    totals = np.empty((resamples, columns))
+    chunk = max(1, min(resamples, CHUNK_BYTES // (8 * count)))
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn = rng.integers(count, size=(rows, count), dtype=np.int32)
+        drawn += (np.arange(rows, dtype=np.int32) * count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        totals[start : start + rows] = weights.astype(np.float64) @ sums
+    return totals

@@ -1,0 +1,132 @@
+"""Summary: everything that tables, figures and pages say about some runs, as typed numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from atp_eval.analysis.efficiency import Timing
+from atp_eval.analysis.significance import Interval
+from atp_eval.analysis.tokens import TokenStats
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """A benchmark as tables name it. Scores are shown times `factor`: in per cent, or in the benchmark's own points.
+
+    unit: "%" or "of 2000". documents: rows of the whole benchmark. note: what to know before quoting a figure.
+    """
+
+    name: str
+    title: str
+    task: str
+    metric: str
+    unit: str
+    factor: float
+    documents: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A method on a benchmark. score: in the shown unit; reported: the same as lmms-eval computed it.
+
+    retention: per cent of the upper bound, over `common` documents (`missing`: those that only one of the two has).
+    errors, invalid: rates in [0, 1]. new_tokens: mean generated tokens.
+    """
+
+    score: Interval
+    reported: float
+    retention: Interval | None
+    common: int
+    missing: int
+    samples: int
+    errors: Interval
+    invalid: Interval
+    new_tokens: float
+    tokens: TokenStats | None
+    timing: Timing | None
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """A method over its benchmarks, which weigh alike in `retention` (per cent) and `tokens`.
+
+    errors, invalid, new_tokens and timing are over all of its samples.
+    """
+
+    label: str
+    method: str
+    run: str
+    is_reference: bool
+    scores: dict[str, Score]
+    retention: Interval | None
+    tokens: TokenStats | None
+    timing: Timing | None
+    samples: int
+    errors: Interval
+    invalid: Interval
+    new_tokens: float
+
+    @property
+    def average_tokens(self) -> float:
+        """Visual tokens that enter a layer, averaged over layers, samples and benchmarks; NaN without images."""
+        return self.tokens.averages.input if self.tokens else math.nan
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """first's average retention minus second's, in points, over the benchmarks that both have; paired."""
+
+    first: str
+    second: str
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The comparison of some runs. warnings: what a reader must know before trusting it, one sentence each.
+
+    full_tokens: visual tokens of the unpruned model.
+    """
+
+    runs: tuple[str, ...]
+    benchmarks: tuple[BenchmarkRow, ...]
+    methods: tuple[MethodSummary, ...]
+    contrasts: tuple[Contrast, ...]
+    warnings: tuple[str, ...]
+    resamples: int
+    full_tokens: float
+
+    @property
+    def has_retention(self) -> bool:
+        """Whether there is an upper bound that anything is held against."""
+        return any(m.retention is not None and not m.is_reference for m in self.methods)
+
+    def method(self, label: str) -> MethodSummary:
+        """The method of a label. Raises KeyError."""
+        return {m.label: m for m in self.methods}[label]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; NaN becomes null."""
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, named tuples and arrays as dictionaries and lists, NaN and infinities as None."""
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: plain(v) for name, v in zip(value._fields, value, strict=True)}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

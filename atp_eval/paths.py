@@ -1,0 +1,15 @@
+"""Where the data folders `tasks/` and `reports/` lie: inside an installed wheel, or beside the package in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_folder(name: str) -> Path:
+    """The folder `tasks` or `reports`. Raises FileNotFoundError when the installation lacks it."""
+    for folder in (PACKAGE / "_data" / name, PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"the data folder {name!r} is missing: install atp-eval again")
