@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .world import Scene
 
@@ -70,18 +71,24 @@ def on_side(scene: Scene, thing: int, anchor: int, direction: str) -> bool | Non
     return None if abs(apart) < CLEAR else apart > 0
 
 
+@lru_cache(maxsize=100_000)
+def descriptions(scene: Scene, target: int, without: str | None = None) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """The shortest sets of attributes that fit only this thing, as items; none with a part that is enough on its own."""
+    thing, fits = scene.things[target], []
+    for keys in DESCRIPTIONS:
+        attributes = {k: getattr(thing, k) for k in keys}
+        if without not in keys and matching(scene, attributes) == (target,) and not any(set(keys) > set(dict(f)) for f in fits):
+            fits.append(tuple(attributes.items()))
+    return tuple(fits)
+
+
 def plain(scene: Scene, rng: random.Random, without: str | None = None, target: int | None = None) -> Referent | None:
     """By looks: 'small red star'. `without`: an attribute not to use; `target`: the thing to point at."""
     i = rng.randrange(len(scene.things)) if target is None else target
-    thing, fits = scene.things[i], []
-    for keys in DESCRIPTIONS:
-        attributes = {k: getattr(thing, k) for k in keys}
-        told = set(keys)
-        if without not in told and matching(scene, attributes) == (i,) and not any(told > set(f) for f in fits):
-            fits.append(attributes)
+    fits = descriptions(scene, i, without)
     if not fits:
         return None
-    attributes = rng.choice(fits)
+    attributes = dict(rng.choice(fits))
     rivals = tuple(j for j in range(len(scene.things)) if j != i)
     return Referent(noun(attributes), i, (i,), rivals, frozenset(attributes))
 
