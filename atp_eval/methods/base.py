@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from atp_eval.errors import UserError
@@ -94,10 +94,12 @@ class Method(ABC):
 
     average: the budget after '@' (`fastv@144`): the mean over decoder layers of the visual tokens that enter the layer.
         It is not solved until `solve` is called with a model's geometry.
+    asked: on a solved method, the spec that it was solved from; no parameter of the spec string.
     """
 
     name: ClassVar[str]
     average: int | None = None
+    asked: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.average is not None and self.average < 1:
@@ -118,13 +120,13 @@ class Method(ABC):
 
     @property
     def label(self) -> str:
-        """The canonical spec string: `fastv@144`, `random@144:seed=2`, `fastv:layer=2,keep=72`."""
-        return format_spec(self)
-
-    @property
-    def slug(self) -> str:
-        """The label as a file name that every file system takes."""
-        return self.label.replace(":", "+").replace("/", "_")
+        """The canonical form of what was asked for: `fastv@144`, `random@144:seed=2`; solving does not change it."""
+        return self.asked or format_spec(self)
 
     def __str__(self) -> str:
-        return self.label
+        """The canonical spec string; on a solved method with every parameter: `fastv:layer=2,keep=115`."""
+        return format_spec(self)
+
+    def _solved(self, **parameters: object) -> Self:
+        """A copy without a budget, with these parameters, that remembers what was asked for."""
+        return replace(self, average=None, asked=self.label, **parameters)  # type: ignore[arg-type]

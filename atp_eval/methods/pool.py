@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -62,7 +62,7 @@ class Pool(Method):
         assert rows is not None and cols is not None, "held by __post_init__"
         if rows > geometry.grid[0] or cols > geometry.grid[1]:
             raise UserError(f"pool: {rows} x {cols} bins do not fit a grid of {geometry.grid[0]} x {geometry.grid[1]}")
-        return replace(self, average=None, rows=rows, cols=cols)
+        return self._solved(rows=rows, cols=cols)
 
     def decide(self, point: Point) -> Decision:
         assert self.rows is not None and self.cols is not None, "solve() first"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -77,7 +77,7 @@ class Schedule(Method):
         if len(keep) != len(layers):
             raise UserError(f"schedule: {len(layers)} layers need as many counts in keep, not {len(keep)}")
         check_keep(self.name, keep[0], geometry)
-        return replace(self, average=None, layers=layers, keep=keep)
+        return self._solved(layers=layers, keep=keep)
 
     def _counts(self, layers: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
         """The counts of the first stage and its fixed-ratio followers whose average is nearest to the budget."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from atp_eval.errors import UserError
@@ -51,4 +51,4 @@ class SinglePoint(Method):
         else:
             keep = self.keep or round(geometry.cells * (self.default_share or 1.0))
         check_keep(self.name, keep, geometry)
-        return replace(self, average=None, layer=layer, keep=keep)
+        return self._solved(layer=layer, keep=keep)

@@ -49,13 +49,13 @@ def parse_spec(spec: str, cls: type[M]) -> M:
 def format_spec(method: Method) -> str:
     """The canonical string of a method: parameters in the order of its fields, defaults left out."""
     budget = "" if method.average is None else f"@{method.average}"
-    fields = (f for f in dataclasses.fields(method) if f.name != "average")
+    fields = (f for f in dataclasses.fields(method) if f.name in _parameters(type(method)))
     parts = [f"{f.name}={_text(value)}" for f in fields if (value := getattr(method, f.name)) != f.default]
     return f"{method.name}{budget}" + (":" + ",".join(parts) if parts else "")
 
 
 def _parameters(cls: type[Method]) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls) if f.name != "average"]
+    return [f.name for f in dataclasses.fields(cls) if f.name not in ("average", "asked")]
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,170 @@
+"""Load a model by name: `tiny`, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils import cached_file
+
+from atp_eval.engine import ModelGeometry, model_geometry
+from atp_eval.errors import UserError, did_you_mean, unknown
+from atp_eval.models.llava import Bundle, PromptStyle
+from atp_eval.models.pictures import ImageMode
+from atp_eval.models.weights import weight_hash
+
+__all__ = ["KNOWN_MODELS", "Bundle", "ImageMode", "ModelGeometry", "PromptStyle", "load_model"]
+
+KNOWN_MODELS = {
+    "tiny": "embedded model, 3.8 M parameters, trained from scratch for the mini-suite; CPU, seconds",
+    "llava-hf/llava-1.5-7b-hf": "LLaVA-1.5-7B, 14 GB of weights; a GPU with 24 GB",
+    "llava-hf/llava-1.5-13b-hf": "LLaVA-1.5-13B, 27 GB of weights; a GPU with 40 GB",
+}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+
+
+def load_model(
+    name: str = "tiny",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "sdpa",
+    image: ImageMode = "pad",
+    prompt: PromptStyle = "hf",
+    trust_remote_code: bool = False,
+) -> Bundle:
+    """Load a LLaVA-1.5 model for evaluation.
+
+    name: `tiny`, a folder in the layout of llava-hf/llava-1.5-7b-hf, or a hub id (looked up in the local cache first;
+        downloaded where the network is allowed). Weights are read from safetensors only.
+    device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps. dtype: auto is float32 on a CPU and the
+        checkpoint's own elsewhere. attention: sdpa, eager or flash_attention_2.
+    image: pad to a square (LLaVA-1.5's protocol) or crop (the checkpoint's processor). prompt: hf or vicuna_v1.
+
+    Raises UserError, in one line with the fix, for whatever of this cannot be had.
+    """
+    for what, value, choices in (
+        ("image mode", image, ("pad", "crop")),
+        ("prompt", prompt, ("hf", "vicuna_v1")),
+        ("attention", attention, ATTENTIONS),
+    ):
+        if value not in choices:
+            raise unknown(what, value, choices)
+    if trust_remote_code:
+        raise UserError("trust_remote_code is not supported: LLaVA models are part of transformers and bring no code")
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    _check_attention(attention, where, kind)
+    source = _source(name)
+    config = _config(name, source)
+    try:
+        model: Any = LlavaForConditionalGeneration.from_pretrained(
+            source,
+            config=config,
+            dtype=kind,
+            attn_implementation=attention,
+            use_safetensors=True,
+            device_map=None if where.type == "cpu" else {"": where},
+        )
+        processor: Any = AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load {name!r}: {_first_line(error)}") from error
+    processor.tokenizer.padding_side = "left"
+    return Bundle(
+        model=model.eval(),
+        processor=processor,
+        model_id=name,
+        weight_hash=weight_hash(Path(str(cached_file(source, "config.json"))).parent),
+        geometry=model_geometry(config),
+        device=where,
+        dtype=model.dtype,
+        image_mode=image,
+        prompt_style=prompt,
+    )
+
+
+def _source(name: str) -> str:
+    """What `from_pretrained` understands: a folder that exists, or a hub id."""
+    if name == "tiny":
+        from atp_eval.models import tiny
+
+        if not (tiny.folder() / "config.json").is_file():
+            raise UserError("the embedded tiny model is not in this installation; train it with: make tiny")
+        return str(tiny.folder())
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise UserError(f"{name!r} holds no config.json; give a folder in the layout of llava-hf/llava-1.5-7b-hf")
+        return name
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")):
+        hint = did_you_mean(name, KNOWN_MODELS)
+        raise UserError(f"unknown model {name!r}: no folder of that name, and not a hub id (owner/name). {hint}")
+    return name
+
+
+def _config(name: str, source: str) -> LlavaConfig:
+    try:
+        config: Any = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            raise UserError(f"cannot read the configuration of {name!r}: {_first_line(error)}") from error
+        raise UserError(
+            f"model {name!r} is not in the local Hugging Face cache and could not be fetched. With a network: "
+            f"hf download {name}; without one, copy its folder here and give the path"
+        ) from error
+    if config.model_type != "llava":
+        raise UserError(f"{name!r} is a {config.model_type} model; only llava models (LLaVA-1.5) are supported")
+    if config.vision_feature_select_strategy != "default" or not isinstance(config.vision_feature_layer, int):
+        raise UserError(f"{name!r} does not take its image tokens from one layer without CLS, as LLaVA-1.5 does")
+    return config  # type: ignore[no-any-return]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise unknown("device", name, ("auto", "cpu", "cuda", "mps")) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r}: no CUDA device is available here; use device cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {name!r}: no Apple GPU is available here; use device cpu or auto")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise unknown("device", name, ("auto", "cpu", "cuda", "mps"))
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> Any:
+    """A torch.dtype, or "auto" for the checkpoint's own."""
+    name = name.removeprefix("torch.")
+    name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}.get(name, name)
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if name not in DTYPES:
+        raise unknown("dtype", name, ("auto", *DTYPES))
+    return DTYPES[name]
+
+
+def _check_attention(attention: str, device: torch.device, dtype: Any) -> None:
+    if attention != "flash_attention_2":
+        return
+    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
+        raise UserError("flash_attention_2 needs a CUDA device and the flash-attn package; use attention sdpa")
+    if dtype in (torch.float32, torch.float64):
+        raise UserError(f"flash_attention_2 needs float16 or bfloat16, not {dtype}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

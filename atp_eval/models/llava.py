@@ -1,0 +1,121 @@
+"""LLaVA-1.5 checkpoints in the layout of `llava-hf/llava-1.5-7b-hf`, and how to ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from atp_eval.engine import ModelGeometry
+from atp_eval.errors import UserError
+from atp_eval.models.pictures import ImageMode, seen, squared
+
+PromptStyle = Literal["hf", "vicuna_v1"]
+VICUNA_V1 = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model with everything that is needed to ask it.
+
+    prompt_style: `hf` is the checkpoint's chat template, `vicuna_v1` the system prompt that LLaVA-1.5's scores were
+    taken with. weight_hash: see `weights.weight_hash`.
+    """
+
+    model: LlavaForConditionalGeneration
+    processor: LlavaProcessor
+    model_id: str
+    weight_hash: str
+    geometry: ModelGeometry
+    device: torch.device
+    dtype: torch.dtype
+    image_mode: ImageMode
+    prompt_style: PromptStyle
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer; pads on the left."""
+        return self.processor.tokenizer
+
+    def prompt(self, text: str, images: int = 1) -> str:
+        """The full prompt: image token first, then the text. An image token inside the text is taken out.
+
+        Raises UserError for more than one image.
+        """
+        if images > 1:
+            raise UserError(f"{images} images in one question; LLaVA-1.5 takes one")
+        text = text.replace(self.processor.image_token, "")
+        if self.prompt_style == "vicuna_v1":
+            return f"{VICUNA_V1}USER: {self.processor.image_token + chr(10) if images else ''}{text} ASSISTANT:"
+        content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+        return str(
+            self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """[n, V, D]: projected features, so that methods and questions can share one pass of the vision tower."""
+        mean = tuple(self.processor.image_processor.image_mean)
+        pictures = [squared(image, self.image_mode, mean) for image in images]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        output = self.model.get_image_features(pixel_values=pixels.to(self.device, self.dtype))
+        return torch.stack(list(output.pooler_output))
+
+    def inputs(self, texts: Sequence[str], features: Sequence[Tensor | None]) -> dict[str, Tensor]:
+        """A left-padded batch of questions, some with the features [V, D] of an image and some without (None).
+
+        input_ids and attention_mask [B, L]; features [rows with an image, V, D], left out where there are none.
+        """
+        image_token = self.processor.image_token
+        prompts = [
+            self.prompt(text, images=int(image is not None)).replace(image_token, image_token * self.geometry.cells)
+            for text, image in zip(texts, features, strict=True)
+        ]
+        batch = self.tokenizer(prompts, padding=True, return_tensors="pt").to(self.device)
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        given = [image for image in features if image is not None]
+        return inputs | ({"features": torch.stack(given).to(self.device, self.dtype)} if given else {})
+
+    def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+        """[B, L + new] token ids, prompts included: transformers' `generate`, greedy unless the options say otherwise."""
+        options = {"do_sample": False, **options}
+        if "features" in inputs:
+            options["pixel_values"] = inputs["features"]
+        with encoded_already(self.model):
+            output = self.model.generate(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **options
+            )
+        return output if isinstance(output, Tensor) else output.sequences
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """What the model sees of a picture: a square of the tower's size, the visual grid lies over it exactly."""
+        mean = tuple(self.processor.image_processor.image_mean)
+        return seen(image, self.image_mode, mean, self.geometry.vision.image_size)
+
+
+@contextmanager
+def encoded_already(model: LlavaForConditionalGeneration) -> Iterator[None]:
+    """Inside the block `pixel_values` are features [n, V, D] from `encode`; the vision tower is not run.
+
+    `generate` repeats them for beams like pixels, and the model puts them into the prompt like its own.
+    """
+
+    def features(pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=list(pixel_values))  # type: ignore[arg-type]
+
+    core: Any = model.model
+    core.get_image_features = features
+    try:
+        yield
+    finally:
+        del core.get_image_features
