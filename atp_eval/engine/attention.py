@@ -25,7 +25,7 @@ _NAME = "atp_eval_read"
 _readers: WeakKeyDictionary[nn.Module, tuple[PreTrainedConfig, Callable[[Attention], None]]] = WeakKeyDictionary()
 
 
-def read_once(module: nn.Module, reader: Callable[[Attention], None]) -> None:
+def read_once(module: Any, reader: Callable[[Attention], None]) -> None:
     """Give `reader` the queries and keys of the next call of this attention module; the call itself is unchanged."""
     config = module.config
     _readers[module] = (config, reader)
@@ -33,13 +33,13 @@ def read_once(module: nn.Module, reader: Callable[[Attention], None]) -> None:
     module.config._attn_implementation = _NAME
 
 
-def forget(module: nn.Module) -> None:
+def forget(module: Any) -> None:
     """Undo `read_once` where the call never came."""
     if module in _readers:
         module.config = _readers.pop(module)[0]
 
 
-def _read(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+def _read(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
     """An attention function of transformers: tell the reader, then do what the model would have done."""
     module.config, reader = _readers.pop(module)
     reader(Attention(query, key, kwargs["scaling"]))

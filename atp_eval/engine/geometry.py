@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import LlavaConfig
 
@@ -37,7 +38,8 @@ class ModelGeometry(Geometry):
 
 def model_geometry(config: LlavaConfig) -> ModelGeometry:
     """Read the sizes out of a LLaVA configuration."""
-    text, vision = config.text_config, config.vision_config
+    text: Any = config.text_config
+    vision: Any = config.vision_config
     side = vision.image_size // vision.patch_size
     return ModelGeometry(
         num_layers=text.num_hidden_layers,
@@ -55,6 +57,6 @@ def model_geometry(config: LlavaConfig) -> ModelGeometry:
             intermediate=vision.intermediate_size,
             image_size=vision.image_size,
             patch_size=vision.patch_size,
-            feature_layer=config.vision_feature_layer,
+            feature_layer=int(config.vision_feature_layer),  # type: ignore[arg-type]
         ),
     )

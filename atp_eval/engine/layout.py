@@ -48,7 +48,7 @@ class Layout:
         return gather(x, self.cell)
 
     def drop(self, stay: Tensor, lengths: Sequence[int]) -> tuple[Layout, Tensor]:
-        """Keep text and the visual tokens whose cell is True in `stay` [B, V]; `lengths` says how many that leaves in a row.
+        """Keep text, and the visual tokens of the cells in `stay` [B, V]; `lengths` says how many that leaves in a row.
 
         Returns the new layout and [B, L'] indexes of the slots it takes over, in order: L' is the longest row, shorter
         rows are padded on the left with slots that are to be ignored.
@@ -86,7 +86,7 @@ def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, image_token: 
     for row, (_, visual, _, ends) in enumerate(stats):
         if visual not in (0, cells):
             raise UserError(
-                f"prompt {row} of the batch has {visual} visual tokens; pruning takes one image of {cells} tokens a prompt"
+                f"prompt {row} of the batch has {visual} visual tokens; pruning takes one image of {cells} a prompt"
             )
         if not ends:
             raise UserError(

@@ -62,7 +62,7 @@ class Pruned:
     def __init__(
         self, model: LlavaForConditionalGeneration, method: Method, sample_ids: Sequence[str | int] | None
     ) -> None:
-        self.model = model
+        self.model: Any = model
         self.geometry = model_geometry(model.config)
         self.method = method.solve(self.geometry)
         self.sample_ids = sample_ids
@@ -125,7 +125,7 @@ class Pruned:
                     "generate(use_cache=False) reads the prompt again for every token; pruning needs the cache"
                 )
             self._generating = False
-        elif self._prefill is not None:
+        elif self._prefill is not None and cache is not None:
             return self._continue(args, kwargs, cache)
         return None
 

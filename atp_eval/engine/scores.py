@@ -1,8 +1,8 @@
 """Importance scores from post-RoPE queries and keys, exact and without a length x length attention map.
 
-Shapes: B samples, H query heads, G key heads (G divides H), L tokens, d head size; `query` [B, H, L, d], `key` [B, G, L, d].
-Sequences are padded on the left. Results are fp32, or fp64 for fp64 input. Dropped and padded tokens are for the caller
-to leave out of `visual`, `valid` and `weights`: with zero weight they reach no mean.
+Shapes: B samples, H query heads, G key heads (G divides H), L tokens, d head size; `query` is [B, H, L, d], `key`
+[B, G, L, d]. Sequences are padded on the left. Results are fp32, or fp64 for fp64 input. The caller leaves dropped and
+padded tokens out of `visual`, `valid` and `weights`, so that they reach no mean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Tensor:
-    """[B, L]: mean pre-softmax logit that each token gets from the visual queries, averaged over heads (ATP-LLaVA, Eq. 3).
+    """[B, L]: mean pre-softmax logit that a token gets from the visual queries, averaged over heads (ATP-LLaVA, Eq. 3).
 
     Logits are linear in the query, so the mean over queries is one query: mean_m(q_m . k_n) = mean_m(q_m) . k_n.
     The paper puts no causal mask on these logits and neither does this. `visual` [B, L] bool: the queries to average;
@@ -28,7 +28,7 @@ def self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Te
 def rows_score(query: Tensor, key: Tensor, weights: Tensor, valid: Tensor, scaling: float) -> Tensor:
     """[B, L]: mean attention probability that each token gets from the last R rows, averaged over heads.
 
-    A softmax row needs its own query only, so R rows cost R x L. Causal; keys where `valid` [B, L] is False get nothing.
+    A softmax row needs its own query only, so R rows cost R x L. Causal; keys that are not `valid` [B, L] get nothing.
     weights: [B, R], not negative; the rows' shares in the mean, scaled here to add up to 1. All zero scores 0.
     """
     query, key = _exact(query), _exact(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from atp_eval.errors import UserError
 from atp_eval.methods.spec import format_spec
@@ -47,7 +47,7 @@ class Point(Protocol):
 
     @property
     def hidden(self) -> Tensor:
-        """[B, V, D]: hidden states of the visual tokens as they would enter the layer, zeros where the token is gone."""
+        """[B, V, D]: hidden states of the visual tokens that would enter the layer, zeros where the token is gone."""
 
     @property
     def sample_ids(self) -> Sequence[str]:
@@ -66,13 +66,14 @@ class Point(Protocol):
         """[B, V]: the mean attention probability from the last R rows of the prompt, weighted by `weights` [B, R]."""
 
 
-class Decision(NamedTuple):
+@dataclass(frozen=True)
+class Decision:
     """Which visual tokens enter the layer.
 
     keep: [B, V] bool, cells whose token stays as it is; cells that are gone already may be True and stay gone.
     count: tokens that stay in each sample, merged ones included, where that is the same for all and known beforehand;
         it saves the wait for the device. Leave None where it depends on the data.
-    carry: [B, V] bool, cells whose token is replaced by a merged one; they keep that cell's position. Disjoint from keep.
+    carry: [B, V] bool, disjoint from keep: cells, still there so far, whose token gives its place to a merged one.
     values: [B, V, D], the merged tokens, read where `carry` is True.
     """
 
@@ -83,9 +84,9 @@ class Decision(NamedTuple):
 
 
 def keep_top(scores: Tensor, count: int) -> Decision:
-    """Keep the `count` highest scores [B, V] of every sample; equal scores go to the earlier cell, so that runs agree."""
+    """Keep the `count` highest scores [B, V] of every sample; of equal ones the earlier cell, so that runs agree."""
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return Decision(scores.new_zeros(scores.shape, dtype=bool).scatter(1, best, True), count=count)
+    return Decision(scores.new_zeros(scores.shape).scatter(1, best, 1).bool(), count=count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,6 @@ class Method(ABC):
         """The canonical spec string; on a solved method with every parameter: `fastv:layer=2,keep=115`."""
         return format_spec(self)
 
-    def _solved(self, **parameters: object) -> Self:
+    def _solved(self, **parameters: Any) -> Self:
         """A copy without a budget, with these parameters, that remembers what was asked for."""
-        return replace(self, average=None, asked=self.label, **parameters)  # type: ignore[arg-type]
+        return replace(self, average=None, asked=self.label, **parameters)

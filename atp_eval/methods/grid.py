@@ -22,7 +22,7 @@ def spread(count: int, length: int) -> list[int]:
 def uniform_cells(count: int, grid: tuple[int, int]) -> list[int]:
     """`count` cells of the grid (raster indexes, rising), evenly spread over rows and within each row.
 
-    The number of rows used is the one nearest to a square lattice; where `count` does not divide, some rows hold one more.
+    As many rows are used as make the lattice nearest to square; where `count` does not divide, some hold one more.
     """
     rows, cols = grid
     lines = min(rows, count, max(-(-count // cols), round((count * rows / cols) ** 0.5)))

@@ -29,7 +29,7 @@ class Schedule(Method):
     """Before `layers[j]` keep the `keep[j]` best tokens.
 
     layers: prune points, rising; default is ATP-LLaVA's 4, 14, 24 of 32, scaled to the model's depth.
-    keep: counts, falling. With a budget instead, the first count is solved and every later one is `ratio` of the one before.
+    keep: counts, falling. With a budget instead the first is solved and each later one is `ratio` of the one before.
     ratio: share that stays at each later prune point (Tab. 2 has 1/2, and 1/3 as "2/3" pruned).
     score: last_row (FastV), cross and self (Eq. 4 and 3), redundant (their mean, each min-max scaled), random, grid.
     seed: for score=random.

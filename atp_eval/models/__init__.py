@@ -125,7 +125,7 @@ def _config(name: str, source: str) -> LlavaConfig:
         raise UserError(f"{name!r} is a {config.model_type} model; only llava models (LLaVA-1.5) are supported")
     if config.vision_feature_select_strategy != "default" or not isinstance(config.vision_feature_layer, int):
         raise UserError(f"{name!r} does not take its image tokens from one layer without CLS, as LLaVA-1.5 does")
-    return config  # type: ignore[no-any-return]
+    return config
 
 
 def _device(name: str) -> torch.device:

@@ -57,7 +57,7 @@ class Bundle:
         text = text.replace(self.processor.image_token, "")
         if self.prompt_style == "vicuna_v1":
             return f"{VICUNA_V1}USER: {self.processor.image_token + chr(10) if images else ''}{text} ASSISTANT:"
-        content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+        content: Any = [{"type": "image"}] * images + [{"type": "text", "text": text}]
         return str(
             self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         )
@@ -87,14 +87,13 @@ class Bundle:
         return inputs | ({"features": torch.stack(given).to(self.device, self.dtype)} if given else {})
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
-        """[B, L + new] token ids, prompts included: transformers' `generate`, greedy unless the options say otherwise."""
+        """[B, L + new] token ids, prompts included, by transformers' `generate`; greedy unless the options say not."""
         options = {"do_sample": False, **options}
         if "features" in inputs:
             options["pixel_values"] = inputs["features"]
+        model: Any = self.model
         with encoded_already(self.model):
-            output = self.model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **options
-            )
+            output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **options)
         return output if isinstance(output, Tensor) else output.sequences
 
     def view(self, image: Image.Image) -> Image.Image:
