@@ -105,7 +105,6 @@ class AtpEval(Answering):
         image: str = "pad",
         prompt: str = "hf",
         output: str | None = None,
-        trust_remote_code: bool = False,
         max_batch_size: int | None = None,
     ) -> None:
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -117,7 +116,6 @@ class AtpEval(Answering):
             attention=attention,
             image=image,
             prompt=prompt,
-            trust_remote_code=trust_remote_code,
         )
         chosen = get_method(method.replace(";", ","))
         methods = {chosen.label: chosen.solve(bundle.geometry)}

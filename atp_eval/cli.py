@@ -114,9 +114,6 @@ def run(
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on in the run folder, or start over in it.")
     ] = None,
-    trust_remote_code: Annotated[
-        bool | None, typer.Option("--trust-remote-code", help="Let the checkpoint run its own code.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +130,9 @@ def run(
         print_plan(plan(settings), as_json)
         return
     finished = evaluate(settings)
-    write_report([finished], None, False, as_json)
+    write_report([finished.folder], None, False, as_json)
+    if finished.failures:
+        raise TaskFailure("; ".join(finished.failures))
 
 
 @app.command(
@@ -248,6 +247,7 @@ def console() -> Any:
 
 def main() -> None:
     """The console script: errors that a user can fix are one line on standard error."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars; read when tqdm is imported. Ours is rich's
     try:
         app()
     except UserError as error:

@@ -39,7 +39,6 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     keep_images: int = Field(default=24, ge=0)
     resume: bool = True
-    trust_remote_code: bool = False
 
     @property
     def resolved_suite(self) -> str:

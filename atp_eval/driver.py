@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from atp_eval import task_files
@@ -35,9 +36,8 @@ class Scored(NamedTuple):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """lmms-eval prints and logs on standard output, which is for tables and JSON here; its errors go to stderr."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    """lmms-eval prints and logs on standard output, which is for tables and JSON here; its errors are raised anyway."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import lmms_eval.models  # noqa: F401 -- adds a sink on standard output at import, removed below
         from loguru import logger
@@ -86,8 +86,13 @@ def task_hash(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def evaluate(view: Answering, benchmark: Benchmark, task: Task, limit: int | None, seed: int) -> Scored:
-    """Ask, score and aggregate one benchmark with one method. Raises TaskFailure when lmms-eval's scoring fails."""
+def evaluate(
+    view: Answering, benchmark: Benchmark, task: Task, *, limit: int | None, seed: int, output: Path
+) -> Scored:
+    """Ask, score and aggregate one benchmark with one method; lmms-eval's submission files go to `output`.
+
+    Raises TaskFailure when lmms-eval's scoring fails.
+    """
     with quiet():
         from lmms_eval.evaluator import simple_evaluate
 
@@ -103,7 +108,7 @@ def evaluate(view: Answering, benchmark: Benchmark, task: Task, limit: int | Non
                 numpy_random_seed=seed,
                 torch_random_seed=seed,
                 process_docs_parallel=1,
-                cli_args=argparse.Namespace(output_path=os.devnull, process_with_media=False, reasoning_tags=None),
+                cli_args=argparse.Namespace(output_path=str(output), process_with_media=False, reasoning_tags=None),
             )
         except (TaskFailure, KeyboardInterrupt):
             raise

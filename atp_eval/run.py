@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -98,7 +101,12 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
                 for method in methods:
                     try:
                         found = driver.evaluate(
-                            Answering(answerer, method), b, tasks[b.name], limits[b.name], config.seed
+                            Answering(answerer, method),
+                            b,
+                            tasks[b.name],
+                            limit=limits[b.name],
+                            seed=config.seed,
+                            output=writer.folder(method, b.name),
                         )
                     except TaskFailure as failure:
                         if writer.broken:
@@ -143,7 +151,6 @@ def load(config: RunConfig) -> Bundle:
         attention=config.attention,
         image=config.image,
         prompt=config.prompt,
-        trust_remote_code=config.trust_remote_code,
     )
 
 
@@ -187,12 +194,12 @@ def make_manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         atp_eval=atp_eval.__version__,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
-        model={"id": bundle.model_id, "weights": bundle.weight_hash, "geometry": bundle.geometry._asdict()},
+        model={"id": bundle.model_id, "weights": bundle.weight_hash, "geometry": asdict(bundle.geometry)},
         protocol=protocol,
         config=config.model_dump(mode="json"),
         benchmarks=infos,
         methods={label: method_info(m) for label, m in methods.items()},
-        device=bundle.device_name,
+        device=device_name(bundle),
         git_commit=git_commit(),
     )
     if not (folder / MANIFEST).exists():
@@ -215,6 +222,13 @@ def make_manifest(
             "seconds": old.seconds,
         }
     )
+
+
+def device_name(bundle: Bundle) -> str:
+    """The device with the name of the card or processor."""
+    if bundle.device.type == "cuda":
+        return f"{bundle.device} ({torch.cuda.get_device_name(bundle.device)})"
+    return f"{bundle.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def git_commit() -> str | None:
