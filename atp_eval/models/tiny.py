@@ -1,4 +1,5 @@
-"""The embedded tiny model: a LLaVA of 3.8 M parameters that is trained by `atp_eval.tiny` and shipped with the package."""
+"""The embedded tiny model: a LLaVA of 3.8 M parameters that is trained by `atp_eval.tiny` and shipped with the
+package."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PHRASES = ("USER:", "ASSISTANT:", prompts.SHORT, prompts.LETTER, prompts.SEVERAL, *prompts.LETTERS)  # one token each
 PLACES = tuple(f"{axis}{i}" for axis in "cr" for i in range(8))  # columns and rows, for the drills in training
 _WORDS = (
-    "? , : ' what color is the shape pattern does have number on which animal would live in this place how many are there more than a an of "
-    "image object objects background to left right above below top bottom second from closest other with same as and or yes no please answer "
-    "context describe picture where"
+    "? , : ' what color is the shape pattern does have number on which animal would live in this place how many are "
+    "there more than a an of image object objects background to left right above below top bottom second from closest "
+    "other with same as and or yes no please answer context describe picture where"
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
@@ -44,7 +45,13 @@ def folder() -> Path:
 @cache
 def vocabulary() -> tuple[str, ...]:
     """All words, special tokens first; their order is the order of the ids."""
-    words = set(_WORDS.split()) | set(referents.EXTREMES) | set(questions.ANIMALS.values()) | set(questions.DIGITS) | set(PLACES)
+    words = (
+        set(_WORDS.split())
+        | set(referents.EXTREMES)
+        | set(questions.ANIMALS.values())
+        | set(questions.DIGITS)
+        | set(PLACES)
+    )
     for group in (world.SHAPES, world.COLORS, world.MATERIALS, world.SIZES, world.SETTINGS):
         words.update(group)
     words.update(map(referents.pluralise, world.SHAPES))
@@ -54,15 +61,19 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Words in lower case, full stops dropped, digits apart, fixed sentences and option letters as one token, <unk> for the rest."""
+    """Words in lower case, full stops dropped, digits apart, fixed sentences and option letters as one token,
+    <unk> for the rest."""
     t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary())}, unk_token="<unk>"))
     t.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(".", " ")])
-    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)])
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
     t.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", SPECIAL.index("<s>"))])
     t.add_special_tokens([AddedToken(w, normalized=False, special=True) for w in SPECIAL])
     t.add_tokens([AddedToken(w, normalized=False, single_word=len(w) == 1) for w in PHRASES])
     return PreTrainedTokenizerFast(
-        tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>", padding_side="left",
+        tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
+        padding_side="left",
         extra_special_tokens={"image_token": "<image>"}, model_max_length=1024, clean_up_tokenization_spaces=False,
     )  # fmt: skip
 
@@ -72,13 +83,15 @@ def processor() -> LlavaProcessor:
     size = {"height": world.IMAGE, "width": world.IMAGE}
     pixels = CLIPImageProcessor(size={"shortest_edge": world.IMAGE}, crop_size=size)
     return LlavaProcessor(
-        pixels, tokenizer(), patch_size=world.PATCH, vision_feature_select_strategy="default", chat_template=CHAT_TEMPLATE,
+        pixels, tokenizer(), patch_size=world.PATCH, vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
         image_token="<image>", num_additional_image_tokens=1,
     )  # fmt: skip
 
 
 def config() -> LlavaConfig:
-    """CLIP of 4 layers x 192, Llama of 8 layers x 128 with 4 heads; `initializer_range` of 1 / sqrt(width) lets so narrow a model learn."""
+    """CLIP of 4 layers x 192, Llama of 8 layers x 128 with 4 heads; `initializer_range` of 1 / sqrt(width) lets
+    so narrow a model learn."""
     width = 128
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6, image_size=world.IMAGE,
@@ -86,7 +99,8 @@ def config() -> LlavaConfig:
     )  # fmt: skip
     ids = {w: i for i, w in enumerate(SPECIAL)}
     text = LlamaConfig(
-        vocab_size=-(-len(vocabulary()) // 8) * 8, hidden_size=width, intermediate_size=384, num_hidden_layers=8, num_attention_heads=4,
+        vocab_size=-(-len(vocabulary()) // 8) * 8, hidden_size=width, intermediate_size=384, num_hidden_layers=8,
+        num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=width**-0.5,
         bos_token_id=ids["<s>"], eos_token_id=ids["</s>"], pad_token_id=ids["<pad>"],
     )  # fmt: skip
@@ -104,6 +118,7 @@ def build() -> LlavaForConditionalGeneration:
 
 
 def save(model: LlavaForConditionalGeneration, where: Path) -> None:
-    """Write weights (bf16 safetensors), config, tokenizer and processor as `from_pretrained` reads them; the model is left in bf16."""
+    """Write weights (bf16 safetensors), config, tokenizer and processor as `from_pretrained` reads them; the
+    model is left in bf16."""
     model.to(torch.bfloat16).save_pretrained(where)
     processor().save_pretrained(where)

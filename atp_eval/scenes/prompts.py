@@ -64,7 +64,9 @@ def put(question: Question, benchmark: str, rng: random.Random) -> Posed:
     if form == "yesno" and question.claim:
         question = verify(question, rng, rng.random() < 0.5)
     if form != "choice" or len(question.pool) < 3:
-        return Posed(benchmark, form, prompt(benchmark, question.text), question.answer, 1 / len(question.pool), question)
+        return Posed(
+            benchmark, form, prompt(benchmark, question.text), question.answer, 1 / len(question.pool), question
+        )
     options, right = choices(question, rng, rng.choice((3, 4)) if benchmark == "sqa" else 4)
     text = prompt(benchmark, question.text, options, hint_of(benchmark, question.kind))
     return Posed(benchmark, form, text, LETTERS[right], 1 / len(options), question, tuple(options))

@@ -23,8 +23,10 @@ COUNT_POOL = DIGITS[:7]
 class Question:
     """An open question with its answer.
 
-    `pool` holds the plausible answers (the answer included), `lures` those of them that a model gives that looked at the wrong thing.
-    `things` are the indexes of all things that the answer depends on. `claim` is the same as a yes/no question, with {} for an answer;
+    `pool` holds the plausible answers (the answer included), `lures` those of them that a model gives that looked
+    at the wrong thing.
+    `things` are the indexes of all things that the answer depends on. `claim` is the same as a yes/no question,
+    with {} for an answer;
     it is empty where the answer is yes or no already.
     """
 
@@ -62,7 +64,8 @@ ASKED_WEIGHTS = {"color": 1.0, "shape": 0.8, "material": 0.6, "number": 1.3}
 
 
 def about(scene: Scene, referent: Referent, name: str, kind: str) -> Question | None:
-    """Ask `name` (color, shape, material, number) of the thing that a referent points at; None where it can't be asked."""
+    """Ask `name` (color, shape, material, number) of the thing that a referent points at; None where it can't be
+    asked."""
     value = Asked.value(scene.things[referent.target], name)
     if value is None or name in referent.told:
         return None
@@ -97,7 +100,9 @@ def _setting(scene: Scene, rng: random.Random) -> Question:
 
 def _animal(scene: Scene, rng: random.Random) -> Question:
     pool, claim = tuple(ANIMALS.values()), "Would a {} live in this place?"
-    return Question("Which animal would live in this place?", ANIMALS[scene.setting], pool, "animal", "coarse", (), (), claim)
+    return Question(
+        "Which animal would live in this place?", ANIMALS[scene.setting], pool, "animal", "coarse", (), (), claim
+    )
 
 
 def _count(scene: Scene, rng: random.Random) -> Question | None:
@@ -109,7 +114,9 @@ def _count(scene: Scene, rng: random.Random) -> Question | None:
         return None
     near = tuple(str(n) for n in (len(members) - 1, len(members) + 1) if 0 <= n < len(COUNT_POOL))
     claim = f"Is the number of {plural} {{}}?"
-    return Question(f"How many {plural} are there?", str(len(members)), COUNT_POOL, "count", "middle", members, near, claim)
+    return Question(
+        f"How many {plural} are there?", str(len(members)), COUNT_POOL, "count", "middle", members, near, claim
+    )
 
 
 def _yes_no(text: str, truth: bool, kind: str, things: Sequence[int]) -> Question:
@@ -140,7 +147,15 @@ def _swap(scene: Scene, rng: random.Random, attributes: Attributes) -> Attribute
 
 
 def _exist(scene: Scene, rng: random.Random) -> Question | None:
-    keys = rng.choice((("color", "shape"), ("material", "shape"), ("size", "color", "shape"), ("material", "color", "shape"), ("size", "shape")))
+    keys = rng.choice(
+        (
+            ("color", "shape"),
+            ("material", "shape"),
+            ("size", "color", "shape"),
+            ("material", "color", "shape"),
+            ("size", "shape"),
+        )
+    )
     thing, truth = rng.choice(scene.things), rng.random() < 0.5
     attributes: Attributes | None = {k: getattr(thing, k) for k in keys}
     if not truth:
@@ -197,8 +212,29 @@ KINDS = {
 assert set(pointed()) < set(KINDS)
 
 BENCHMARK_KINDS: dict[str, dict[str, float]] = {
-    "gqa": {"extreme": 2, "hop": 2, "nearest": 1, "same": 1, "nth": 1, "relation": 1, "color": 1, "shape": 0.7, "material": 0.6, "exist": 0.7},
-    "vqav2": {"count": 2, "extreme": 2, "number": 1.5, "hop": 1, "nearest": 1, "same": 1, "more": 0.8, "color": 0.8, "setting": 0.4},
+    "gqa": {
+        "extreme": 2,
+        "hop": 2,
+        "nearest": 1,
+        "same": 1,
+        "nth": 1,
+        "relation": 1,
+        "color": 1,
+        "shape": 0.7,
+        "material": 0.6,
+        "exist": 0.7,
+    },
+    "vqav2": {
+        "count": 2,
+        "extreme": 2,
+        "number": 1.5,
+        "hop": 1,
+        "nearest": 1,
+        "same": 1,
+        "more": 0.8,
+        "color": 0.8,
+        "setting": 0.4,
+    },
     "mme": {"exist": 1, "count": 1, "extreme": 1.5, "relation": 1, "number": 1, "setting": 0.5},
     "pope": {"exist": 1, "relation": 0.6},
     "mmb": {"extreme": 1.5, "number": 1, "nearest": 1, "hop": 1, "count": 1, "nth": 1, "setting": 0.5, "material": 0.5},
@@ -208,7 +244,8 @@ BENCHMARK_KINDS: dict[str, dict[str, float]] = {
 
 
 def ask(scene: Scene, kind: str, rng: random.Random) -> Question | None:
-    """A question of a kind (a key of KINDS) about a scene, or None where this try found none: try again or take another scene."""
+    """A question of a kind (a key of KINDS) about a scene, or None where this try found none: try again or take
+    another scene."""
     return KINDS[kind].ask(scene, rng)
 
 
@@ -222,7 +259,8 @@ def choices(question: Question, rng: random.Random, n: int = 4) -> tuple[list[st
 
 
 def verify(question: Question, rng: random.Random, truth: bool) -> Question:
-    """The question as a yes/no question whose answer is yes if `truth`; a ValueError for one that is a yes/no question already."""
+    """The question as a yes/no question whose answer is yes if `truth`; a ValueError for one that is a yes/no
+    question already."""
     if not question.claim:
         raise ValueError(f"a {question.kind} question is a yes/no question already")
     wrong = [p for p in question.pool if p != question.answer]

@@ -13,9 +13,17 @@ from .world import Scene
 Attributes = dict[str, str]
 ORDER = ("size", "material", "color", "shape")  # of the words of a phrase
 DESCRIPTIONS = (
-    ("shape",), ("color",), ("color", "shape"), ("size", "shape"), ("material", "shape"), ("size", "color"), ("material", "color"),
-    ("size", "color", "shape"), ("material", "color", "shape"), ("size", "material", "shape"),
-)  # fmt: skip
+    ("shape",),
+    ("color",),
+    ("color", "shape"),
+    ("size", "shape"),
+    ("material", "shape"),
+    ("size", "color"),
+    ("material", "color"),
+    ("size", "color", "shape"),
+    ("material", "color", "shape"),
+    ("size", "material", "shape"),
+)
 EXTREMES = {"leftmost": ("x", 1), "rightmost": ("x", -1), "topmost": ("y", 1), "bottommost": ("y", -1)}
 EDGES = {"left": ("x", 1), "right": ("x", -1), "top": ("y", 1), "bottom": ("y", -1)}
 _WHERE = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
@@ -25,7 +33,8 @@ CLEAR = 18  # px by which an order or a side has to be clear
 
 @dataclass(frozen=True)
 class Referent:
-    """`the {text}` points at the thing `target`; `things`: all that have to be looked at; `rivals`: what one might take for it;
+    """`the {text}` points at the thing `target`; `things`: all that have to be looked at; `rivals`: what one
+    might take for it;
     `told`: the attributes that the phrase gives away."""
 
     text: str
@@ -59,7 +68,19 @@ def matching(scene: Scene, attributes: Attributes) -> tuple[int, ...]:
 
 def class_of(scene: Scene, rng: random.Random) -> Attributes:
     """A class with at least one member: a shape, a colour, both, another pair, or (rarely) everything."""
-    keys = rng.choice((("shape",), ("shape",), ("shape",), ("color",), ("color",), ("color", "shape"), ("material", "shape"), ("size", "shape"), ()))
+    keys = rng.choice(
+        (
+            ("shape",),
+            ("shape",),
+            ("shape",),
+            ("color",),
+            ("color",),
+            ("color", "shape"),
+            ("material", "shape"),
+            ("size", "shape"),
+            (),
+        )
+    )
     thing = rng.choice(scene.things)
     return {k: getattr(thing, k) for k in keys}
 
@@ -73,11 +94,16 @@ def on_side(scene: Scene, thing: int, anchor: int, direction: str) -> bool | Non
 
 @lru_cache(maxsize=100_000)
 def descriptions(scene: Scene, target: int, without: str | None = None) -> tuple[tuple[tuple[str, str], ...], ...]:
-    """The shortest sets of attributes that fit only this thing, as items; none with a part that is enough on its own."""
+    """The shortest sets of attributes that fit only this thing, as items; none with a part that is enough on its
+    own."""
     thing, fits = scene.things[target], []
     for keys in DESCRIPTIONS:
         attributes = {k: getattr(thing, k) for k in keys}
-        if without not in keys and matching(scene, attributes) == (target,) and not any(set(keys) > set(dict(f)) for f in fits):
+        if (
+            without not in keys
+            and matching(scene, attributes) == (target,)
+            and not any(set(keys) > set(dict(f)) for f in fits)
+        ):
             fits.append(tuple(attributes.items()))
     return tuple(fits)
 
@@ -137,7 +163,9 @@ def hop(scene: Scene, rng: random.Random) -> Referent | None:
         return None
     target = members[sides.index(True)]
     text = f"{noun(attributes)} {_WHERE[direction]} the {anchor.text}"
-    return Referent(text, target, (*members, anchor.target), tuple(i for i in members if i != target), frozenset(attributes))
+    return Referent(
+        text, target, (*members, anchor.target), tuple(i for i in members if i != target), frozenset(attributes)
+    )
 
 
 def nearest(scene: Scene, rng: random.Random) -> Referent | None:
@@ -155,7 +183,13 @@ def nearest(scene: Scene, rng: random.Random) -> Referent | None:
     if far[second] < 1.3 * far[first] or far[second] < far[first] + CLEAR:
         return None
     rivals = tuple(i for i in members if i != first)
-    return Referent(f"{noun(attributes)} closest to the {anchor.text}", first, (*members, anchor.target), rivals, frozenset(attributes))
+    return Referent(
+        f"{noun(attributes)} closest to the {anchor.text}",
+        first,
+        (*members, anchor.target),
+        rivals,
+        frozenset(attributes),
+    )
 
 
 def same(scene: Scene, rng: random.Random) -> Referent | None:

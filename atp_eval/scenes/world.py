@@ -1,6 +1,7 @@
 """What can be in a scene, and the sampling of scenes.
 
-A scene is drawn from few shapes and colours, so that classes such as "the stars" or "the red objects" have several members: questions
+A scene is drawn from few shapes and colours, so that classes such as "the stars" or "the red objects" have several
+members: questions
 about an extreme or a neighbour within a class then need the picture to be read after the class is known.
 """
 

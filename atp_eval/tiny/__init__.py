@@ -1,1 +1,2 @@
-"""Training of the embedded tiny model, from scratch and on the CPU: pictures, vision tower, language model, controls."""
+"""Training of the embedded tiny model, from scratch and on the CPU: pictures, vision tower, language model,
+controls."""

@@ -1,6 +1,7 @@
 """Drills about a picture: many answers in one segment, without the questions' words around them.
 
-A drill asks one thing of as many objects as there are; that is what makes grounding come within minutes. A segment is a list of words
+A drill asks one thing of as many objects as there are; that is what makes grounding come within minutes. A segment is
+a list of words
 with the places of those that are answers.
 """
 
@@ -96,7 +97,8 @@ def _chain(scene: Scene, rng: random.Random, out: Segment) -> None:
 
 
 def _pointed(kinds: dict[str, float]) -> Callable[[Scene, random.Random, Segment], None]:
-    """'leftmost star red dotted 5 , star to the left of the red circle blue ...': the words of the referents as questions have them."""
+    """'leftmost star red dotted 5 , star to the left of the red circle blue ...': the words of the referents as
+    questions have them."""
 
     def drill(scene: Scene, rng: random.Random, out: Segment) -> None:
         seen = set()
@@ -117,7 +119,7 @@ def _order(scene: Scene, rng: random.Random, out: Segment) -> None:
     for _ in range(3):
         attributes, edge = class_of(scene, rng), rng.choice(list(referents.EDGES))
         axis, sign = referents.EDGES[edge]
-        members = sorted(matching(scene, attributes), key=lambda i: sign * getattr(scene.things[i], axis))  # noqa: B023
+        members = sorted(matching(scene, attributes), key=lambda i: sign * getattr(scene.things[i], axis))
         if len(members) < 2:
             continue
         out.say(noun(attributes, plural=True), "from the", edge)
@@ -203,15 +205,20 @@ def _letters(scene: Scene, rng: random.Random, out: Segment) -> None:
 
 ALL_POINTED = {"extreme": 2.0, "nth": 1.2, "hop": 1.5, "nearest": 1.2, "same": 1.2, "plain": 0.5}
 DRILLS: dict[str, Callable[[Scene, random.Random, Segment], None]] = {
-    "attributes": _attributes, "place": _place, "number": _number, "chain": _chain, "order": _order, "many": _many, "check": _check,
-    "pointed": _pointed(ALL_POINTED), "extreme": _pointed({"extreme": 1}), "nearest": _pointed({"nearest": 1}), "hop": _pointed({"hop": 1}),
-    "same": _pointed({"same": 1}), "nth": _pointed({"nth": 1}), "exist": _checked("exist", 6), "relation": _checked("relation", 4),
+    "attributes": _attributes, "place": _place, "number": _number, "chain": _chain, "order": _order, "many": _many,
+    "check": _check,
+    "pointed": _pointed(ALL_POINTED), "extreme": _pointed({"extreme": 1}), "nearest": _pointed({"nearest": 1}),
+    "hop": _pointed({"hop": 1}),
+    "same": _pointed({"same": 1}), "nth": _pointed({"nth": 1}), "exist": _checked("exist", 6), "relation":
+    _checked("relation", 4),
     "more": _checked("more", 4), "setting": _setting, "letters": _letters,
 }  # fmt: skip
 GROUND = {"attributes": 4.0, "place": 2.0, "number": 2.0, "setting": 0.6, "order": 1.0, "many": 1.0}
 LATER = {
-    "attributes": 0.8, "place": 0.6, "number": 0.8, "chain": 1.2, "order": 1.2, "many": 2.5, "check": 3.0, "pointed": 3.0, "extreme": 1.5,
-    "nearest": 1.0, "hop": 1.0, "same": 1.0, "nth": 1.0, "exist": 1.0, "relation": 1.2, "more": 0.8, "setting": 0.4, "letters": 1.5,
+    "attributes": 0.8, "place": 0.6, "number": 0.8, "chain": 1.2, "order": 1.2, "many": 2.5, "check": 3.0,
+    "pointed": 3.0, "extreme": 1.5,
+    "nearest": 1.0, "hop": 1.0, "same": 1.0, "nth": 1.0, "exist": 1.0, "relation": 1.2, "more": 0.8, "setting": 0.4,
+    "letters": 1.5,
 }  # fmt: skip
 
 
@@ -236,12 +243,20 @@ def caption(scene: Scene, rng: random.Random) -> Segment:
     return out.cut()
 
 
-_TEXT_POOLS = ((DIGITS, 3.0), (SHAPES, 1.5), (COLORS, 1.5), (SETTINGS, 1.0), (tuple(questions.ANIMALS.values()), 1.0), (MATERIALS, 1.0))
+_TEXT_POOLS = (
+    (DIGITS, 3.0),
+    (SHAPES, 1.5),
+    (COLORS, 1.5),
+    (SETTINGS, 1.0),
+    (tuple(questions.ANIMALS.values()), 1.0),
+    (MATERIALS, 1.0),
+)
 _TEXT = {"listed": 0.15, "asked_many": 0.2, "asked": 0.3, "check": 0.2, "same": 0.15}
 
 
 def text_drill(rng: random.Random) -> Segment:
-    """Without the picture: the letter of a word among options that stand before or after it, or whether two words are the same."""
+    """Without the picture: the letter of a word among options that stand before or after it, or whether two words
+    are the same."""
     pool = rng.choices([p for p, _ in _TEXT_POOLS], [w for _, w in _TEXT_POOLS])[0]
     name = draw(rng, _TEXT)
     out, word = Segment(f"text {name}"), rng.choice(pool)

@@ -1,6 +1,6 @@
 """What the trained tower makes of the stored pictures, computed once.
 
-    python -m atp_eval.tiny.features --work FOLDER --limit 10000
+python -m atp_eval.tiny.features --work FOLDER --limit 10000
 """
 
 from __future__ import annotations

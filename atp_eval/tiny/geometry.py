@@ -16,7 +16,8 @@ _STD = torch.tensor(OPENAI_CLIP_STD).view(1, 3, 1, 1) * 255
 
 
 def pixel_values(images: np.ndarray) -> torch.Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W], what CLIP's image processor makes of a picture that needs no resizing."""
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W], what CLIP's image processor makes of a picture that needs no
+    resizing."""
     return (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() - _MEAN) / _STD
 
 

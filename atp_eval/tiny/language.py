@@ -1,10 +1,13 @@
 """The language model's training, in stages that each start from a saved state.
 
     python -m atp_eval.tiny.language --work FOLDER --stage ground --seconds 300
-    python -m atp_eval.tiny.language --work FOLDER --stage oracle --seconds 1800        # goes on from `ground`, and so on
+    python -m atp_eval.tiny.language --work FOLDER --stage oracle --seconds 1800        # goes on from `ground`,
+    and so on
 
-`ground` and `oracle` see a dozen oracle tokens an image, `few` the 112 most useful tokens of the tower, `all` the 576 that the model has
-in use. Every stage ends after --seconds; its learning rate and its mix of segments run with the share of the time that is gone.
+`ground` and `oracle` see a dozen oracle tokens an image, `few` the 112 most useful tokens of the tower, `all` the 576
+that the model has
+in use. Every stage ends after --seconds; its learning rate and its mix of segments run with the share of the time
+that is gone.
 """
 
 from __future__ import annotations
@@ -30,14 +33,15 @@ from . import drills, packed
 from .features import Features
 from .oracle import DIGIT, Oracle, choose, describe, fit_projector
 from .pictures import Pictures
-from .rows import Mix, Rows, drawn, pack, of_question, question_for
+from .rows import Mix, Rows, drawn, of_question, pack, question_for
 
 WARM = 40  # steps
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Visual tokens an image; images a step and rows of text an image; Muon's learning rate and shares of segments, start and end."""
+    """Visual tokens an image; images a step and rows of text an image; Muon's learning rate and shares of
+    segments, start and end."""
 
     tokens: int
     images: int
@@ -154,7 +158,8 @@ class Trainer:
         return ids
 
     def train(self, seconds: float, path: Path, scale: float = 1.0) -> None:
-        """Train for `seconds`, save to `path` at the end and about every five minutes. `scale` multiplies the learning rates."""
+        """Train for `seconds`, save to `path` at the end and about every five minutes. `scale` multiplies the
+        learning rates."""
         stage, begun, step, next_save = self.stage, time.time(), 0, 300.0
         matrices = [p for p in self.llm.layers.parameters() if p.ndim == 2]
         others = [p for n, p in self.llm.named_parameters() if p.ndim < 2 or "layers" not in n]
@@ -164,7 +169,9 @@ class Trainer:
             (0.2, torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0)),
         ]
         while (share := (time.time() - begun) / seconds) < 1:
-            rate, text, image, extra = (x + (y - x) * share for x, y in (stage.rate, stage.text, stage.drills, stage.extra))
+            rate, text, image, extra = (
+                x + (y - x) * share for x, y in (stage.rate, stage.text, stage.drills, stage.extra)
+            )
             for factor, optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = scale * factor * rate * min(1, (step + 1) / WARM)
             ids, mix = self._ids(), Mix(text, image, 0.02, extra, stage.weights)
@@ -214,7 +221,9 @@ def main() -> None:
         trainer.load(start)
     if stage.before and STAGES[stage.before].oracle and not stage.oracle and not options.start:
         trainer.fit()
-    print(f"stage {options.stage}, {options.seconds:.0f} s, from {start.name if start else 'random weights'}", flush=True)
+    print(
+        f"stage {options.stage}, {options.seconds:.0f} s, from {start.name if start else 'random weights'}", flush=True
+    )
     trainer.train(options.seconds, checkpoint(options.work, options.stage), options.scale)
 
 

@@ -1,4 +1,5 @@
-"""Oracle tokens: what a perfect tower and projector would give, made of the renderer's labels; and fitting the projector to them.
+"""Oracle tokens: what a perfect tower and projector would give, made of the renderer's labels; and fitting the
+projector to them.
 
 The language model learns everything on a dozen oracle tokens an image first, which costs a fraction of 576 real ones.
 """
@@ -16,12 +17,21 @@ from ..scenes.world import COLORS, MATERIALS, SETTINGS, SHAPES, SIZES
 from .geometry import CELLS, COLUMN, ROW, sincos
 from .vision import numbers
 
-WORDS = (SHAPES, COLORS, MATERIALS, SIZES, DIGITS, ("object",), SETTINGS)  # of the labels in their order; the setting last
+WORDS = (
+    SHAPES,
+    COLORS,
+    MATERIALS,
+    SIZES,
+    DIGITS,
+    ("object",),
+    SETTINGS,
+)  # of the labels in their order; the setting last
 DIGIT, CENTRE, PLACED = 4, 5, 64
 
 
 class Oracle(nn.Module):
-    """A token is the sum of the embeddings of the words that describe the cell ('object' for a centre), and of its place.
+    """A token is the sum of the embeddings of the words that describe the cell ('object' for a centre), and of
+    its place.
 
     Sharing the words' embeddings is what makes matching easy to learn.
     """
@@ -52,26 +62,35 @@ class Oracle(nn.Module):
 
 
 def describe(labels: np.ndarray, settings: np.ndarray) -> Tensor:
-    """[B, 8, 576] labels -> [B, 576, 10]: six labels, the setting, the cell's number, and column and row of the thing's centre."""
-    l = torch.from_numpy(labels.astype(np.int64))
-    cells = torch.arange(CELLS).expand(len(l), -1)
+    """[B, 8, 576] labels -> [B, 576, 10]: six labels, the setting, the cell's number, and column and row of the
+    thing's centre."""
+    known = torch.from_numpy(labels.astype(np.int64))
+    cells = torch.arange(CELLS).expand(len(known), -1)
     setting = torch.from_numpy(settings)[:, None].expand(cells.shape)
-    body = (l[:, 0] > 0).float()[..., None]
+    body = (known[:, 0] > 0).float()[..., None]
     ids = torch.stack([setting, cells], -1).float()
-    return torch.cat([l[:, :6].transpose(1, 2).float(), ids, numbers(l, cells)[..., 4:] * body], -1)
+    return torch.cat([known[:, :6].transpose(1, 2).float(), ids, numbers(known, cells)[..., 4:] * body], -1)
 
 
 def choose(features: Tensor, labels: np.ndarray, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` most useful cells by label, in raster order: centres, plates, bodies, then any; and which they are [B, count]."""
-    l = torch.from_numpy(labels)
+    """The `count` most useful cells by label, in raster order: centres, plates, bodies, then any; and which they
+    are [B, count]."""
+    known = torch.from_numpy(labels)
     if count >= CELLS:
         return features, torch.arange(CELLS).expand(len(features), -1)
-    value = (l[:, CENTRE] > 0) * 30.0 + (l[:, DIGIT] > 0) * 20.0 + (l[:, 0] > 0) * 10.0 + torch.rand(len(l), CELLS)
+    value = (
+        (known[:, CENTRE] > 0) * 30.0
+        + (known[:, DIGIT] > 0) * 20.0
+        + (known[:, 0] > 0) * 10.0
+        + torch.rand(len(known), CELLS)
+    )
     cells = value.topk(count, 1).indices.sort(1).values
     return features.gather(1, cells[..., None].expand(-1, -1, features.shape[-1])), cells
 
 
-def fit_projector(model: LlavaForConditionalGeneration, features: Tensor, wanted: Tensor, digit: Tensor, steps: int = 1500) -> None:
+def fit_projector(
+    model: LlavaForConditionalGeneration, features: Tensor, wanted: Tensor, digit: Tensor, steps: int = 1500
+) -> None:
     """Teach the projector the oracle's tokens: least squares written into its two layers, then AdamW.
 
     features [N, vision width] of the tower, wanted [N, width] of the oracle, digit [N] label of the plate (0: none).
@@ -101,4 +120,7 @@ def fit_projector(model: LlavaForConditionalGeneration, features: Tensor, wanted
         left(ids, weight[ids]).backward()
         optimizer.step()
     with torch.no_grad():
-        print(f"projector: variance of the oracle tokens left unexplained {left(torch.arange(20000)).item():.3f}", flush=True)
+        print(
+            f"projector: variance of the oracle tokens left unexplained {left(torch.arange(20000)).item():.3f}",
+            flush=True,
+        )

@@ -1,6 +1,7 @@
 """The tiny LLaVA's forward pass over one image and many questions about it, for training and for controls.
 
-The visual tokens are computed once per image; rows of text, each with several segments that cannot see each other, attend to them. The
+The visual tokens are computed once per image; rows of text, each with several segments that cannot see each other,
+attend to them. The
 result for every segment is that of the stock model for `<s> USER: image segment`, which a test checks.
 """
 
@@ -65,7 +66,8 @@ def causal(n: int, dtype: torch.dtype) -> Tensor:
 def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
     """Logits [B * rows, T, vocabulary] of rows of text about images.
 
-    image [B, n, width]: projected visual tokens; places [B, n]: their places in the sequence; tokens, positions [B * rows, T]: the rows;
+    image [B, n, width]: projected visual tokens; places [B, n]: their places in the sequence; tokens, positions
+    [B * rows, T]: the rows;
     mask [B * rows, 1, T, 2 + n + T] from `block_mask`.
     """
     embed, rows, last = llm.embed_tokens, len(tokens) // len(image), len(llm.layers) - 1
@@ -78,7 +80,10 @@ def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, posi
     for i, layer in enumerate(llm.layers):
         q, k, v = qkv(layer, seen, by_seen)
         tq, tk, tv = qkv(layer, text, by_text)
-        keys, values = torch.cat([k.repeat_interleave(rows, 0), tk], 2), torch.cat([v.repeat_interleave(rows, 0), tv], 2)
+        keys, values = (
+            torch.cat([k.repeat_interleave(rows, 0), tk], 2),
+            torch.cat([v.repeat_interleave(rows, 0), tv], 2),
+        )
         text = after(layer, text, attend(tq, keys, values, mask))
         if i < last:
             seen = after(layer, seen, attend(q, k, v, own))
@@ -86,7 +91,8 @@ def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, posi
 
 
 def block_mask(segments: Tensor, before: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Segment numbers [B, T] -> [B, 1, T, before + T]: everything before, and the earlier tokens of the own segment, are visible."""
+    """Segment numbers [B, T] -> [B, 1, T, before + T]: everything before, and the earlier tokens of the own
+    segment, are visible."""
     count, length = segments.shape
     own = (segments[:, :, None] == segments[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
     blocks = torch.zeros(count, length, length).masked_fill(~own, HIDDEN)

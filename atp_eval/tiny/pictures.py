@@ -1,6 +1,6 @@
 """Rendered scenes with the labels that the renderer knows for every cell, stored as arrays that training reads.
 
-    python -m atp_eval.tiny.pictures --work FOLDER --train 12000 --eval 600
+python -m atp_eval.tiny.pictures --work FOLDER --train 12000 --eval 600
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def _biggest(index: np.ndarray, things: int, least: int) -> np.ndarray:
 
 
 def cell_labels(scene: Scene, rendered: Rendered) -> np.ndarray:
-    """[8, 576] int8: number of the shape, color, material, size and digit + 1 (0: none); is it the cell of a centre; dx, dy to it."""
+    """[8, 576] int8: number of the shape, color, material, size and digit + 1 (0: none); is it the cell of a
+    centre; dx, dy to it."""
     body = _biggest(rendered.owner, len(scene.things), LEAST_BODY)
     plate = _biggest(rendered.plate, len(scene.things), LEAST_PLATE)
     out = np.zeros((len(LABELS), GRID * GRID), np.int8)

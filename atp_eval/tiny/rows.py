@@ -23,7 +23,8 @@ from .packed import PREFIX
 LENGTH = 64  # tokens of a row
 BENCHMARK_MIX = {"gqa": 2.2, "vqav2": 2.2, "mme": 1.0, "pope": 0.8, "mmb": 1.2, "seed": 1.2, "sqa": 0.7}
 EXTRA_KINDS = {
-    "setting": 0.3, "animal": 0.3, "exist": 0.8, "color": 0.7, "shape": 0.7, "material": 0.7, "number": 1.5, "count": 2.0, "more": 0.8,
+    "setting": 0.3, "animal": 0.3, "exist": 0.8, "color": 0.7, "shape": 0.7, "material": 0.7, "number": 1.5,
+    "count": 2.0, "more": 0.8,
     "relation": 1.0, "extreme": 2.0, "nth": 1.5, "hop": 1.5, "nearest": 1.5, "same": 1.2,
 }  # fmt: skip
 EXTRA_BENCHMARKS = {"gqa": 0.35, "mme": 0.25, "mmb": 0.18, "seed": 0.12, "sqa": 0.1}  # stands for its form
@@ -32,7 +33,8 @@ WEIGHT_ANSWER, WEIGHT_END, WEIGHT_WORD, WEIGHT_DRILL, WEIGHT_CAPTION = 1.0, 0.1,
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the segments: drills without and with the picture, captions; the rest are questions, `extra` of them outside the
+    """Shares of the segments: drills without and with the picture, captions; the rest are questions, `extra` of
+    them outside the
     benchmarks' mix. `drills`: weights of the picture drills."""
 
     text: float
@@ -43,7 +45,8 @@ class Mix:
 
 
 class Asked(NamedTuple):
-    """An answer to be predicted: row, the column that predicts it, the right token, and what it is (a Posed, or a drill's name)."""
+    """An answer to be predicted: row, the column that predicts it, the right token, and what it is (a Posed, or a
+    drill's name)."""
 
     row: int
     column: int
@@ -64,7 +67,9 @@ class Rows(NamedTuple):
 @cache
 def _tools() -> tuple[Callable[[str], list[int]], dict[str, int]]:
     backend = tiny.tokenizer().backend_tokenizer
-    return lambda text: backend.encode(text, add_special_tokens=False).ids, {w: i for i, w in enumerate(tiny.vocabulary())}
+    return lambda text: backend.encode(text, add_special_tokens=False).ids, {
+        w: i for i, w in enumerate(tiny.vocabulary())
+    }
 
 
 def encode(prompt: str) -> list[int]:
@@ -123,7 +128,8 @@ def drawn(scene: Scene, rng: random.Random, mix: Mix) -> Part | None:
 
 
 def pack(scenes: Sequence[Scene], source: Callable[[Scene], Part | None], length: int = LENGTH) -> Rows:
-    """One row for each scene given, filled with segments from `source` until three did not fit or it has had 40 tries."""
+    """One row for each scene given, filled with segments from `source` until three did not fit or it has had 40
+    tries."""
     shape = (len(scenes), length)
     tokens, positions, segments = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     weights, asked = np.zeros(shape, np.float32), []

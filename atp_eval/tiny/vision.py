@@ -2,7 +2,8 @@
 
     python -m atp_eval.tiny.vision --work FOLDER --seconds 1500
 
-Most of the time goes into windows of 8 x 8 cells around things (few of the 576 cells of a picture show any), the last part into whole
+Most of the time goes into windows of 8 x 8 cells around things (few of the 576 cells of a picture show any), the last
+part into whole
 pictures. Besides the labels the tower learns where a cell is and where the centre of its thing is: relations need that.
 """
 
@@ -64,7 +65,8 @@ class Labeller(nn.Module):
         return getattr(self.tower, "vision_model", self.tower)
 
     def forward(self, pixels: Tensor, cells: Tensor) -> Tensor:
-        """Pictures or windows of them [B, 3, H, W], and which cells [B, n] of the full grid they show -> [B, n, classes]."""
+        """Pictures or windows of them [B, 3, H, W], and which cells [B, n] of the full grid they show -> [B,
+        n, classes]."""
         e = self.inner.embeddings
         h = e.patch_embedding(pixels).flatten(2).transpose(1, 2) + e.position_embedding(cells + 1)
         cls = (e.class_embedding + e.position_embedding.weight[0]).expand(len(h), 1, -1)
@@ -90,7 +92,8 @@ def losses(out: Tensor, labels: Tensor, cells: Tensor, setting: Tensor) -> Tenso
 
 @torch.no_grad()
 def evaluate(model: Labeller, data: Pictures, count: int) -> dict[str, float]:
-    """Share of right labels among the cells that show a thing (digit: a plate), and the mean error of the centre's place (half an image: 1)."""
+    """Share of right labels among the cells that show a thing (digit: a plate), and the mean error of the
+    centre's place (half an image: 1)."""
     right, total, error = np.zeros(7), np.zeros(7), 0.0
     every = torch.arange(CELLS)[None]
     for i in range(0, count, 20):
@@ -166,14 +169,20 @@ def train(options: argparse.Namespace) -> None:
         step += 1
         mean = each.detach() if step == 1 else 0.95 * mean + 0.05 * each.detach()
         if step % 100 == 0:
-            told = ", ".join(f"{n} {v:.3f}" for n, v in zip((*LABELS[:6], "setting", "place"), mean.tolist(), strict=True))
+            told = ", ".join(
+                f"{n} {v:.3f}" for n, v in zip((*LABELS[:6], "setting", "place"), mean.tolist(), strict=True)
+            )
             print(f"vision {time.time() - start:.0f} s, step {step}: {told}", flush=True)
         if time.time() - start > next_test:
             next_test += 240
             print("vision, held out:", evaluate(model, held_out, 200), flush=True)
             save(model, options.work)
     save(model, options.work)
-    print(f"vision ended, {step} steps, {time.time() - start:.0f} s, held out:", evaluate(model, held_out, len(held_out)), flush=True)
+    print(
+        f"vision ended, {step} steps, {time.time() - start:.0f} s, held out:",
+        evaluate(model, held_out, len(held_out)),
+        flush=True,
+    )
 
 
 def save(model: Labeller, work: Path) -> None:
