@@ -109,7 +109,7 @@ def _write_cell(
     own = random.Random(f"{b}/{label}/{seed}")
     records, scores = [], {}
     for i in range(documents):
-        difficulty = 0.7 * luck.random() + 0.3 * own.random()
+        difficulty = luck.random() + own.gauss(0, 0.08)
         error, invalid = own.random() < method.errors, own.random() < method.invalid
         right = difficulty < method.skill and not error and not invalid
         answer = "I cannot tell" if invalid else texts.right if right else texts.wrong

@@ -1,0 +1,47 @@
+"""The comparison as a table in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rich.markup import escape
+from rich.table import Table
+
+from atp_eval.analysis import Interval, Summary
+
+
+def comparison_table(summary: Summary) -> Table:
+    """Rows are methods; columns average tokens, each benchmark's score, average retention and time ratio."""
+    table = Table(title="Score and retention", title_justify="left", caption=caption(summary), caption_justify="left")
+    table.add_column("method", no_wrap=True)
+    table.add_column("tokens", justify="right")
+    for b in summary.benchmarks:
+        table.add_column(escape(b.name if b.unit == "%" else f"{b.name} ({b.unit})"), justify="right")
+    table.add_column("retention, %", justify="right", no_wrap=True)
+    table.add_column("time", justify="right")
+    for m in summary.methods:
+        scores = [f"{s.score.value:.1f}" if (s := m.scores.get(b.name)) else "–" for b in summary.benchmarks]
+        ratio = m.timing.ratio if m.timing else None
+        time = f"× {ratio.value:.2f}" if ratio else "–"
+        tokens = f"{m.average_tokens:.0f}" if math.isfinite(m.average_tokens) else "–"
+        table.add_row(escape(m.label), tokens, *scores, spread(m.retention, m.is_reference), time)
+    return table
+
+
+def spread(interval: Interval | None, is_reference: bool) -> str:
+    """`97.1 [dim]96.0–98.2[/dim]`; the upper bound is 100 by definition."""
+    if interval is None:
+        return "–"
+    if is_reference or not interval.bounded:
+        return f"{interval.value:.1f}"
+    return f"{interval.value:.1f} [dim]{interval.low:.1f}–{interval.high:.1f}[/dim]"
+
+
+def caption(summary: Summary) -> str:
+    """What the columns mean, and what a reader must know."""
+    lines = [
+        "tokens: visual tokens entering a decoder layer, averaged. retention: of the upper bound, paired 95 % interval. "
+        "time: of the language model, per question, against the upper bound."
+    ]
+    lines += [f"Note: {w}" for w in summary.warnings]
+    return escape("\n".join(lines))
