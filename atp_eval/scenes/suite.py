@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from atp_eval.scenes.world import SCENES_VERSION, Scene, sample_scene
 
 IMAGES = 120
 QUESTIONS = 300  # of each benchmark; 150 pairs of MME
+LARGEST_SHARE = 0.25  # of one answer within a kind
 TRIES = 12  # questions of a kind drawn from a scene, of which the one with the rarest answer is asked
 FEWEST_OPTIONS = {"mmb": 3, "seed": 4, "sqa": 3}
 MANIFEST = "suite.json"
@@ -50,6 +52,11 @@ class Balance:
     def rarest(self, questions: Sequence[Question]) -> Question:
         """The question whose answer its kind has had least often."""
         return min(questions, key=lambda q: self.answers[q.kind, q.answer])
+
+    def fair(self, question: Question) -> bool:
+        """Whether the answer would stay within a quarter of its kind, or an equal share where there are fewer."""
+        share = max(LARGEST_SHARE, 1 / len(question.pool))
+        return self.answers[question.kind, question.answer] < math.ceil(share * (self.kinds[question.kind] + 1))
 
     def letter(self, kind: str, options: int) -> int:
         """The place of the letter that a kind has used least, then the whole benchmark."""
@@ -117,7 +124,8 @@ def compose(benchmark: str, scenes: Sequence[Scene], rendered: Sequence[Rendered
                 new = [] if (index, once) in taken else _pair(scene, kind, rng, balance)
             else:
                 fresh = [q for q in _draw(scene, kind, benchmark, rng) if (index, q.text) not in taken]
-                new = [balance.rarest(fresh)] if fresh else []
+                rare = balance.rarest(fresh) if fresh else None
+                new = [rare] if rare and balance.fair(rare) else []
             if new:
                 break
         for q in new:
