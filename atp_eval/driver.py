@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,16 +33,19 @@ class Scored(NamedTuple):
     samples: dict[int, float]
 
 
-@contextlib.contextmanager
+@contextmanager
 def quiet() -> Iterator[None]:
-    """lmms-eval prints and logs on standard output, which is for tables and JSON here; its errors are raised anyway."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
+    """Send what lmms-eval prints to nowhere: its bars, logs and tables would tear ours; its errors are raised anyway."""
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(redirect_stdout(nowhere))
+        stack.enter_context(redirect_stderr(nowhere))
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         import lmms_eval.models  # noqa: F401 -- adds a sink on standard output at import, removed below
         from loguru import logger
 
         logger.remove()
-        logger.add(sys.stderr, level="CRITICAL")
         logging.getLogger("lmms-eval").setLevel(logging.ERROR)
         yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
     Raises UserError for settings that cannot work and TaskFailure when nothing could go on (a full disk, missing
     data); a benchmark whose scoring fails is reported in `Finished.failures`, the others are finished.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
     benchmarks, specs = check_names(config)
     began = time.perf_counter()
     with RunWriter(config.run_folder()) as writer:
@@ -251,6 +252,6 @@ def progress_bar(console: Console, total: int) -> Iterator[tuple[Progress, Any]]
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
         bar.add_task("", total=total)
         yield bar, lambda count: bar.advance(bar.task_ids[0], count)
