@@ -6,6 +6,7 @@ Most kinds point at one thing (atp_eval.scenes.referents) and ask what it is lik
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -265,5 +266,5 @@ def verify(question: Question, rng: random.Random, truth: bool) -> Question:
         raise ValueError(f"a {question.kind} question is a yes/no question already")
     wrong = [p for p in question.pool if p != question.answer]
     said = question.answer if truth else rng.choice(question.lures if question.lures and rng.random() < 0.7 else wrong)
-    text = question.claim.format(said).replace("a orange", "an orange")
+    text = re.sub(r"\ba (?=[aeiou])", "an ", question.claim.format(said))
     return Question(text, "yes" if truth else "no", ("yes", "no"), question.kind, question.level, question.things)
