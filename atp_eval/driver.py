@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Send what lmms-eval prints to nowhere: its bars, logs and tables would tear ours; its errors are raised anyway."""
+    """Send what lmms-eval prints to nowhere: its bars and tables would tear ours, and its errors are raised anyway."""
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(redirect_stdout(nowhere))

@@ -1,0 +1,256 @@
+"""Answering side by side: a record for every sample, whatever breaks; a killed run goes on to the same records."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundles import small_bundle
+from PIL import Image
+
+from atp_eval.answering import Answerer, Ask, FeatureCache, batches
+from atp_eval.documents import DocInfo
+from atp_eval.methods import get_method
+from atp_eval.models import Bundle
+from atp_eval.records import SampleRecord
+from atp_eval.writer import RunWriter
+
+METHODS = ("upper_bound", "fastv@18", "random@18", "grid@18")
+WORDS = "what color is the red circle on left of blue star and how many".split()  # noqa: SIM905
+
+
+def picture(seed: int) -> Image.Image:
+    rng = random.Random(seed)
+    return Image.frombytes("RGB", (60, 40), rng.randbytes(60 * 40 * 3))
+
+
+def questions(count: int = 12, benchmark: str = "gqa") -> list[Ask]:
+    """Questions of unequal length, three about each picture."""
+    rng = random.Random(1)
+    asks = []
+    for i in range(count):
+        text = " ".join(rng.choices(WORDS, k=rng.randrange(2, 12))) + "?"
+        info = DocInfo(question=text, target="red")
+        asks.append(Ask(benchmark, i, text, lambda i=i: [picture(i // 3)], {"max_new_tokens": 3}, info))
+    return asks
+
+
+def answerer(**options: Any) -> Answerer:
+    bundle = small_bundle()
+    methods = {spec: get_method(spec).solve(bundle.geometry) for spec in METHODS}
+    return Answerer(bundle, methods, **{"batch_size": 4, **options})
+
+
+def outcome(record: SampleRecord) -> tuple[Any, ...]:
+    """What must not depend on batches, kills or the clock."""
+    return record.doc_id, record.response, record.error, record.image_id, str(record.trace), record.new_tokens
+
+
+def outcomes(found: Answerer) -> dict[str, list[tuple[Any, ...]]]:
+    return {m: [outcome(r) for _, r in sorted(found.recorded(m, "gqa").items())] for m in METHODS}
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> dict[str, list[tuple[Any, ...]]]:
+    found = answerer()
+    found.answer(questions())
+    return outcomes(found)
+
+
+def test_every_method_answers_every_question_and_keeps_its_budget() -> None:
+    found = answerer()
+    found.answer(questions())
+    for method, tokens in zip(METHODS, (36, 18, 18, 18), strict=True):
+        records = found.recorded(method, "gqa")
+        assert sorted(records) == list(range(12))
+        for record in records.values():
+            assert record.error is None and record.response is not None
+            trace = record.keep_trace()
+            assert trace is not None and trace.average_input == tokens
+            assert record.seconds > 0
+
+
+def test_the_batch_size_changes_nothing(unbroken: dict[str, list[tuple[Any, ...]]]) -> None:
+    single = answerer(batch_size=1)
+    single.answer(questions())
+    assert outcomes(single) == unbroken
+
+
+def test_an_image_is_encoded_once_for_all_methods_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode = Bundle.encode
+    monkeypatch.setattr(Bundle, "encode", lambda self, images: seen.append(len(images)) or encode(self, images))
+    answerer().answer(questions())
+    assert sum(seen) == 4
+
+
+def test_progress_counts_every_pair_once_also_for_what_was_done_before() -> None:
+    counts: list[int] = []
+    found = answerer(progress=counts.append)
+    found.answer(questions())
+    assert sum(counts) == 12 * len(METHODS)
+    found.answer(questions())
+    assert sum(counts) == 2 * 12 * len(METHODS)
+
+
+def test_questions_that_cannot_be_answered_are_recorded_by_name() -> None:
+    def broken() -> list[Image.Image]:
+        raise OSError("cannot identify image file")
+
+    asks = questions(4)
+    asks[0] = replace(asks[0], load=broken)
+    asks[1] = replace(asks[1], load=lambda: [picture(0), picture(1)])
+    asks[2] = replace(asks[2], load=list)
+    found = answerer()
+    found.answer(asks)
+    for method in METHODS:
+        records = found.recorded(method, "gqa")
+        assert records[0].error == "broken image: OSError: cannot identify image file" and records[0].response is None
+        assert records[1].error == "2 images in one question; only one is supported"
+        assert records[2].error is None and records[2].response is not None and records[2].trace is None
+        assert records[3].error is None and records[3].trace is not None
+
+
+def limited(largest: int) -> Callable[..., torch.Tensor]:
+    """`Bundle.generate` on a device where only `largest` questions fit."""
+    generate = Bundle.generate
+
+    def run(self: Bundle, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+        if len(inputs["input_ids"]) > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(self, inputs, **options)
+
+    return run
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    monkeypatch.setattr(Bundle, "generate", limited(2))
+    said: list[str] = []
+    found = answerer(say=said.append)
+    found.answer(questions())
+    assert outcomes(found) == unbroken
+    assert "out of memory at 4 questions with upper_bound: trying 2 at a time" in said
+
+
+def test_a_question_that_never_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bundle, "generate", limited(0))
+    found = answerer()
+    found.answer(questions(2))
+    assert {r.error for r in found.recorded("fastv@18", "gqa").values()} == {"out of memory at batch size 1"}
+
+
+def test_other_errors_of_the_model_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> torch.Tensor:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(Bundle, "generate", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        answerer().answer(questions(2))
+
+
+def test_logits_that_are_not_finite_are_errors_of_their_sample_only() -> None:
+    bundle = small_bundle(seed=1)
+    found = Answerer(bundle, {"upper_bound": get_method("upper_bound").solve(bundle.geometry)}, batch_size=4)
+    row = bundle.tokenizer.convert_tokens_to_ids("purple")
+    embedding = bundle.model.get_input_embeddings().weight
+    saved = embedding.detach().clone()
+    asks = questions(3)
+    asks[1] = replace(asks[1], text=asks[1].text + " purple")
+    with torch.no_grad():
+        embedding[row] = float("nan")
+    try:
+        found.answer(asks)
+    finally:
+        with torch.no_grad():
+            embedding.copy_(saved)
+    errors = [found.recorded("upper_bound", "gqa")[i].error for i in range(3)]
+    assert errors == [None, "the logits were not finite; try --dtype float32", None]
+
+
+def test_batches_hold_equal_settings_and_are_the_same_each_time() -> None:
+    asks = questions(9) + [replace(a, options={"max_new_tokens": 5}) for a in questions(3, "pope")]
+    found = list(batches(asks, 4))
+    assert all(len({str(a.options) for a in batch}) == 1 for batch in found)
+    assert sorted(a.name for batch in found for a in batch) == sorted(a.name for a in asks)
+    assert [[a.name for a in b] for b in batches(asks, 4)] == [[a.name for a in b] for b in found]
+
+
+def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
+    cache = FeatureCache(limit=3 * 4 * 4)
+    for name in "abc":
+        cache.put(name, torch.zeros(4))
+    assert cache.get("a") is not None
+    cache.put("d", torch.zeros(4))
+    assert cache.get("b") is None and cache.get("a") is not None and cache.size == 3 * 4 * 4
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("after", [1, 4, 7, 11])
+def test_an_interrupted_run_goes_on_to_the_same_records(
+    tmp_path: Path, after: int, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    calls = 0
+
+    def stop(count: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise Stop
+
+    with RunWriter(tmp_path) as writer, pytest.raises(Stop):
+        answerer(writer=writer, progress=stop).answer(questions())
+    with RunWriter(tmp_path) as writer:
+        found = answerer(writer=writer)
+        found.answer(questions())
+        assert outcomes(found) == unbroken
+        for method in METHODS:  # nothing twice on the disk either
+            path = writer.folder(method, "gqa") / "samples.jsonl"
+            assert len(path.read_text(encoding="utf-8").splitlines()) == 12
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from atp_eval.writer import RunWriter
+from test_answering import answerer, questions
+with RunWriter(Path(sys.argv[1])) as writer:
+    print("ready", flush=True)
+    answerer(writer=writer).answer(questions())
+"""
+
+
+def test_sigkill_at_a_random_moment_loses_nothing_that_was_flushed(
+    tmp_path: Path, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(random.uniform(0.0, 0.4))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with RunWriter(tmp_path) as writer:  # the lock died with the process
+        found = answerer(writer=writer)
+        found.answer(questions())
+    assert outcomes(found) == unbroken
+
+
+def test_pictures_are_kept_as_the_model_saw_them(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as writer:
+        answerer(writer=writer, keep_images=4).answer(questions())
+    kept = list((tmp_path / "images").glob("*.webp"))
+    assert len(kept) == 2  # documents 0-3 show two pictures
+    assert Image.open(kept[0]).size == (84, 84)
