@@ -60,7 +60,7 @@ def write_run(
     questions_per_image: int = 2,
     pictures: Picture | None = None,
     keep_images: int = 24,
-    texts: Texts = Texts(),  # noqa: B008
+    texts: Texts = Texts(),
     protocol: dict[str, Any] | None = None,
     skip: Sequence[tuple[str, str]] = (),
     seed: int = 0,

@@ -9,6 +9,13 @@ from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import BenchmarkRow, Contrast, MethodSummary, Score, Summary
 
 __all__ = [
-    *("BenchmarkRow", "Contrast", "Interval", "MethodSummary", "Score", "Summary"),
-    *("protocol_differences", "summarise", "write_summary"),
+    "BenchmarkRow",
+    "Contrast",
+    "Interval",
+    "MethodSummary",
+    "Score",
+    "Summary",
+    "protocol_differences",
+    "summarise",
+    "write_summary",
 ]

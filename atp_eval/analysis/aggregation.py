@@ -1,7 +1,7 @@
 """A benchmark's metric as a function of sums over image clusters, so that the bootstrap resamples the metric itself.
 
-Each benchmark becomes a matrix of sums, one row a cluster, and a function from the columns' totals to the metric. On the
-full sample the function gives lmms-eval's own number (`benchmarks.aggregate`, without the resampling).
+Each benchmark becomes a matrix of sums, one row a cluster, and a function from the columns' totals to the metric. On
+the full sample the function gives lmms-eval's own number, as `benchmarks.aggregate` does.
 """
 
 from __future__ import annotations

@@ -45,9 +45,7 @@ def timing(times: pd.DataFrame, ratios: pd.Series[float] | None) -> Timing | Non
     if batches.empty:
         return None
     ratio = None if ratios is None or ratios.empty else median_interval(np.asarray(ratios))
-    return Timing(
-        float(batches["seconds"].median()), float(batches["vision_seconds"].median()), ratio, len(batches)
-    )
+    return Timing(float(batches["seconds"].median()), float(batches["vision_seconds"].median()), ratio, len(batches))
 
 
 def speedup(ratio: Interval | None) -> Interval:

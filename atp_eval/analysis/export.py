@@ -1,4 +1,4 @@
-"""The comparison as files for other programs: summary.json, and one row a method and benchmark as Markdown, CSV, parquet."""
+"""The comparison as files: summary.json, a Markdown table, and one row a method and benchmark as CSV and parquet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_summary(summary: Summary, folder: Path) -> list[Path]:
 
 
 def comparison_frame(summary: Summary) -> pd.DataFrame:
-    """One row a method and benchmark, then one a method with benchmark "average"; intervals as _low and _high columns."""
+    """One row a method and benchmark, and one a method for the average; intervals have _low and _high columns."""
     rows: list[dict[str, Any]] = []
     for m in summary.methods:
         for b in summary.benchmarks:
@@ -44,7 +44,7 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
                     **spread("invalid", s.invalid),
                     **spread("errors", s.errors),
                     "seconds": s.timing and s.timing.llm,
-                    **spread("time_ratio", s.timing and s.timing.ratio),
+                    **spread("time_ratio", s.timing.ratio if s.timing else None),
                 }
             )
         averages = m.tokens.averages if m.tokens else None
@@ -57,7 +57,7 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
                 **spread("invalid", m.invalid),
                 **spread("errors", m.errors),
                 "seconds": m.timing and m.timing.llm,
-                **spread("time_ratio", m.timing and m.timing.ratio),
+                **spread("time_ratio", m.timing.ratio if m.timing else None),
             }
         )
     return pd.DataFrame(rows)
@@ -85,7 +85,7 @@ def markdown(summary: Summary) -> str:
     lines += [
         "",
         "tokens: visual tokens that enter a decoder layer, averaged over layers, samples and benchmarks. "
-        f"retention: of the upper bound, with the paired 95 % interval ({summary.resamples:,} bootstrap resamples of images). "
+        f"retention: of the upper bound, paired 95 % interval ({summary.resamples:,} bootstrap resamples of images). "
         f"Scores in per cent{f'; {units}' if units else ''}.",
         *[f"\n> {w}" for w in summary.warnings],
     ]

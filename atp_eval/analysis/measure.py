@@ -53,7 +53,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
     summaries = tuple(put_together(e, cells[e.label]) for e in methods)
     full = [m.tokens.averages.full for m in summaries if m.tokens]
     return Summary(
-        runs=tuple(str(r.path) for r in runs),
+        runs=tuple(r.path.name for r in runs),
         benchmarks=tuple(rows),
         methods=summaries,
         contrasts=tuple(contrasts(cells)),
@@ -97,7 +97,7 @@ def measure(
         score = Score(
             score=retained.score.scaled(row.factor),
             reported=e.results[row.name].score * row.factor,
-            retention=retained.retention,
+            retention=retained.kept.interval if retained.kept else None,
             common=retained.common,
             missing=retained.missing,
             samples=len(frame),
@@ -119,10 +119,10 @@ def put_together(entry: Entry, cells: dict[str, Cell]) -> MethodSummary:
     return MethodSummary(
         label=entry.label,
         method=entry.method,
-        run=str(entry.run.path),
+        run=entry.run.path.name,
         is_reference=entry.is_reference,
         scores={name: c.score for name, c in cells.items()},
-        retention=kept[0] if kept else None,
+        retention=kept.interval if kept else None,
         tokens=combine([c.score.tokens for c in cells.values() if c.score.tokens]),
         timing=timing(pd.concat([c.times for c in cells.values()]), pd.concat(ratios) if ratios else None),
         samples=samples,
@@ -137,10 +137,10 @@ def contrasts(cells: dict[str, dict[str, Cell]]) -> Iterator[Contrast]:
     for first, second in combinations(cells, 2):
         shared = [n for n in cells[first] if n in cells[second]]
         pairs = [(cells[first][n].retained, cells[second][n].retained) for n in shared]
-        known = [(a, b) for a, b in pairs if a.retention and b.retention]
+        known = [(a.kept, b.kept) for a, b in pairs if a.kept and b.kept]
         if not known:
             continue
-        value = np.mean([a.retention.value - b.retention.value for a, b in known if a.retention and b.retention])
+        value = np.mean([a.interval.value - b.interval.value for a, b in known])
         drawn = np.mean([a.replicates - b.replicates for a, b in known], axis=0)
         yield Contrast(first, second, percentile_interval(float(value), drawn))
 
@@ -166,8 +166,8 @@ def disagreements(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
             yield f"{label} on {row.name}: lmms-eval reports {theirs:.2f}, its samples add up to {ours:.2f}."
         if cell.retained.missing:
             yield (
-                f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper bound; "
-                f"retention is over the {cell.retained.common} that both have."
+                f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper "
+                f"bound; retention is over the {cell.retained.common} that both have."
             )
 
 

@@ -54,7 +54,7 @@ class Sample:
 def interesting_samples(runs: Sequence[Run], count: int = SHOWN) -> list[Sample]:
     """Samples of every benchmark in turn, those first where methods disagree and whose picture was kept.
 
-    The choice is deterministic, prefers patterns of right and wrong that are not shown yet, and never repeats a picture.
+    The choice is deterministic, prefers patterns of right and wrong not shown yet, and repeats no picture.
     """
     methods = entries(runs)
     pictures = {p.stem: p for run in reversed(runs) for p in sorted((run.path / IMAGES).glob("*.webp"))}

@@ -73,7 +73,7 @@ def benchmarks_of(among: Sequence[Entry]) -> list[str]:
 def protocol_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Protocol keys (dotted where nested) that are not equal in all runs, with each run's value.
 
-    A benchmark that two runs have must also be the same data under the same prompts: `benchmarks.gqa` stands for its hash.
+    A benchmark that all have must also be the same data and prompts: `benchmarks.gqa` stands for its hash.
     """
     flat = [flatten(run.manifest.protocol) for run in runs]
     shared = [name for name in runs[0].manifest.benchmarks if all(name in r.manifest.benchmarks for r in runs)]

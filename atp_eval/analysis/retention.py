@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,24 @@ from atp_eval.analysis.significance import RESAMPLES, Interval, cluster_bootstra
 COLUMNS = ["doc_id", "image_id", "category", "group", "score"]
 
 
+class Kept(NamedTuple):
+    """A retention in per cent with its interval and the bootstrap's [resamples] values of it."""
+
+    interval: Interval
+    replicates: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Retained:
     """A method on one benchmark.
 
-    score: the metric over all of its documents, in lmms-eval's unit. retention: per cent of the upper bound's metric over
-    the documents that both answered; None without an upper bound or where that scored nothing. replicates: [resamples]
-    of retention. common, missing: documents that both have, and that only one of the two has.
+    score: the metric over all of its documents, in lmms-eval's unit. kept: of the upper bound's metric over the
+    documents that both answered; None without an upper bound or where that scored nothing. common, missing: documents
+    that both have, and that only one of the two has.
     """
 
     score: Interval
-    retention: Interval | None
-    replicates: NDArray[np.float64] | None
+    kept: Kept | None
     common: int
     missing: int
 
@@ -79,24 +85,24 @@ def retain(
     found = {}
     for label in rows:
         score = percentile_interval(parts[whole[label]].value, drawn[whole[label]])
-        retention, replicates, common, missing = None, None, len(rows[label]), 0
+        kept, common, missing = None, len(rows[label]), 0
         if label in pairs:
             own_part, reference_part, common, missing = pairs[label]
             value = percent(parts[own_part].value, parts[reference_part].value)
             if np.isfinite(value):
                 replicates = percent(drawn[own_part], drawn[reference_part])
-                retention = percentile_interval(float(value), replicates)
-        found[label] = Retained(score, retention, replicates, common, missing)
+                kept = Kept(percentile_interval(float(value), replicates), replicates)
+        found[label] = Retained(score, kept, common, missing)
     return found
 
 
-def average(parts: Sequence[Retained]) -> tuple[Interval, NDArray[np.float64]] | None:
+def average(parts: Sequence[Retained]) -> Kept | None:
     """The mean retention over benchmarks, each resampled on its own; None where none has a retention."""
-    known = [(p.retention, p.replicates) for p in parts if p.retention is not None and p.replicates is not None]
+    known = [p.kept for p in parts if p.kept is not None]
     if not known:
         return None
-    replicates = np.mean([r for _, r in known], axis=0)
-    return percentile_interval(float(np.mean([i.value for i, _ in known])), replicates), replicates
+    replicates = np.mean([k.replicates for k in known], axis=0)
+    return Kept(percentile_interval(float(np.mean([k.interval.value for k in known])), replicates), replicates)
 
 
 def percent(metric: Any, reference: Any) -> Any:

@@ -29,8 +29,8 @@ class TokenAverages(NamedTuple):
 class TokenStats:
     """Tokens of samples with an image.
 
-    samples: how many. averages: means over them. mean, low, high: [layers], tokens that enter each layer: mean, least and
-    most over samples.
+    samples: how many. averages: means over them. mean, low, high: [layers], tokens that enter each layer: mean,
+    least and most over samples.
     """
 
     samples: int

@@ -1,13 +1,13 @@
-"""One self-contained page out of some runs: Jinja2 with autoescape, figures inline, scripts and styles by their hash."""
+"""One self-contained page out of some runs: Jinja2 with autoescape, figures inline, script and style by their hash."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
-import os
 import shlex
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,15 @@ from atp_eval.reporting.headline import headline
 from atp_eval.reporting.svg import clean, swatch
 from atp_eval.writer import write_atomically
 
+TINY = "tiny"  # the embedded model's name
 NOT_REPRODUCED = ("output", "resume")  # settings that say where a run lies, not what it is
 
 
-def build_report(
-    runs: Sequence[Run], output: Path, *, force: bool = False, summary: Summary | None = None
-) -> Path:
+def build_report(runs: Sequence[Run], output: Path, *, force: bool = False, summary: Summary | None = None) -> Path:
     """Write the page, and summary.json and comparison.* beside it; the page's path.
 
     summary: `summarise(runs)`, where the caller has it already.
-    Raises UserError when the runs' protocols differ (unless forced), nothing is finished, or the page cannot be written.
+    Raises UserError when the runs' protocols differ (unless forced), nothing is finished, or it cannot be written.
     """
     differences = protocol_differences(runs)
     if differences and not force:
@@ -70,27 +69,31 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
     shown = interesting_samples(runs)
     series = numbered(summary)
     kept: dict[Path, Picture] = pictures(shown)
-    page = environment(folder).get_template("report.html.j2").render(
-        summary=summary,
-        runs=runs,
-        differences=differing(differences) if differences else None,
-        headline=headline(summary),
-        series=series,
-        figure_retention=retention_figure(summary, series),
-        figure_layers=layers_figure(summary, series),
-        cards=cards(shown, kept),
-        pictures=list(kept.values()),
-        layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),
-        is_tiny=any(run.manifest.protocol.get("model") == "tiny" for run in runs),
-        is_mini=any(run.manifest.protocol.get("suite") == "mini" for run in runs),
-        hashes={name: info.hash for run in reversed(runs) for name, info in run.manifest.benchmarks.items()},
-        commands=[command(run) for run in runs],
-        report_command=report_command(runs),
-        style=style,
-        style_hash=content_hash(style),
-        script=script,
-        script_hash=content_hash(script),
-        version=atp_eval.__version__,
+    page = (
+        environment(folder)
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            runs=runs,
+            differences=differing(differences) if differences else None,
+            headline=headline(summary),
+            series=series,
+            figure_retention=retention_figure(summary, series),
+            figure_layers=layers_figure(summary, series),
+            cards=cards(shown, kept),
+            pictures=list(kept.values()),
+            layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),
+            is_tiny=any(run.manifest.protocol.get("model") == TINY for run in runs),
+            is_mini=any(run.manifest.protocol.get("suite") == "mini" for run in runs),
+            hashes={name: info.hash for run in reversed(runs) for name, info in run.manifest.benchmarks.items()},
+            commands=[command(run) for run in runs],
+            report_command=report_command(runs),
+            style=style,
+            style_hash=content_hash(style),
+            script=script,
+            script_hash=content_hash(script),
+            version=atp_eval.__version__,
+        )
     )
     return page.encode("utf-8", "replace").decode("utf-8")
 
@@ -113,6 +116,8 @@ def environment(folder: Path) -> Environment:
         "swatch": swatch,
         "flat": flatten,
         "seconds": seconds,
+        "moment": moment,
+        "model_name": model_name,
     }
     return found
 
@@ -139,6 +144,12 @@ def numbered(summary: Summary) -> Callable[[str], int]:
     return numbers.__getitem__
 
 
+def model_name(run: Run) -> str:
+    """The model as a sentence names it."""
+    name = str(run.manifest.protocol.get("model", "this model"))
+    return "the tiny model" if name == TINY else name
+
+
 def command(run: Run) -> str:
     """What runs this run again, as a shell command."""
     words = ["atp-eval", "run"]
@@ -155,7 +166,12 @@ def command(run: Run) -> str:
 
 def report_command(runs: Sequence[Run]) -> str:
     """What builds this page again."""
-    return shlex.join(["atp-eval", "report", *(os.path.relpath(r.path) for r in runs)])
+    here = Path.cwd()
+    # A page travels: it names folders below the working one, or their last part, never a whole path of this machine.
+    shown = [r.path.resolve() for r in runs]
+    return shlex.join(
+        ["atp-eval", "report", *(str(p.relative_to(here)) if p.is_relative_to(here) else p.name for p in shown)]
+    )
 
 
 # ------------------------------------------------------------------ how numbers are written
@@ -185,6 +201,14 @@ def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value * 1000:,.1f}\u00a0ms" if value < 1 else f"{value:,.2f}\u00a0s"
+
+
+def moment(stamp: str) -> str:
+    """An ISO time as `2026-11-21 09:00 UTC`; whatever else stays as it is."""
+    try:
+        return datetime.fromisoformat(stamp).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return stamp
 
 
 def heat(retention: float) -> str:

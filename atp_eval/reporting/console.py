@@ -40,8 +40,8 @@ def spread(interval: Interval | None, is_reference: bool) -> str:
 def caption(summary: Summary) -> str:
     """What the columns mean, and what a reader must know."""
     lines = [
-        "tokens: visual tokens entering a decoder layer, averaged. retention: of the upper bound, paired 95 % interval. "
-        "time: of the language model, per question, against the upper bound."
+        "tokens: visual tokens entering a decoder layer, averaged. retention: of the upper bound, paired 95 % "
+        "interval. time: of the language model, per question, against the upper bound."
     ]
     lines += [f"Note: {w}" for w in summary.warnings]
     return escape("\n".join(lines))

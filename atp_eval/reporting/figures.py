@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from atp_eval.analysis import Interval, MethodSummary, Summary
 from atp_eval.analysis.overlays import cell_runs
-from atp_eval.reporting.svg import marker, number, points, spread_out, tag, ticks
+from atp_eval.reporting.svg import hue, marker, number, points, short, spread_out, tag, ticks
 from atp_eval.trace import KeepTrace, Stage
 
 WIDTH, HEIGHT = 560.0, 360.0
@@ -48,9 +48,7 @@ class Axes:
             parts.append(tag("text", f"{value:g}", class_="tick end", x=number(self.left - 8), y=y, dy="0.35em"))
         for value in x_ticks:
             x = number(self.x(value))
-            parts.append(
-                tag("line", class_="axis", x1=x, x2=x, y1=number(self.bottom), y2=number(self.bottom + 5))
-            )
+            parts.append(tag("line", class_="axis", x1=x, x2=x, y1=number(self.bottom), y2=number(self.bottom + 5)))
             parts.append(tag("text", f"{value:g}", class_="tick middle", x=x, y=number(self.bottom + 20)))
         bottom = number(self.bottom)
         parts.append(tag("line", class_="axis", x1=number(self.left), x2=number(self.right), y1=bottom, y2=bottom))
@@ -93,7 +91,7 @@ def retention_figure(summary: Summary, series: Callable[[str], int]) -> Markup |
     xs = dodged([axes.x(m.average_tokens) for m in shown])
     parts += [interval_bar(axes, x, m.retention) for x, m in zip(xs, shown, strict=True) if m.retention]
     ys = [axes.y(m.retention.value) for m in shown if m.retention]
-    parts.append(beside(list(zip(xs, ys, strict=True)), [m.label for m in shown], axes))
+    parts.append(beside(list(zip(xs, ys, strict=True)), [short(m.label, 34) for m in shown], axes))
     for m, x, value in zip(shown, xs, ys, strict=True):
         parts.append(marker(series(m.label), x, value))
     said = "; ".join(f"{m.label}: {m.retention.value:.1f} % at {m.average_tokens:.0f}" for m in shown if m.retention)
@@ -127,7 +125,7 @@ def dodged(xs: Sequence[float], near: float = 9.0, step: float = 13.0) -> list[f
 
 
 def beside(anchors: Sequence[tuple[float, float]], labels: Sequence[str], axes: Axes) -> Markup:
-    """Labels of points: right of their cluster where there is room, else left; a thin line leads where one had to move."""
+    """Labels of points: right of their cluster where there is room, else left, with a thin line to each."""
     parts = []
     columns: dict[int, list[int]] = {}
     for i, (x, _) in enumerate(anchors):
@@ -150,37 +148,46 @@ def beside(anchors: Sequence[tuple[float, float]], labels: Sequence[str], axes: 
 
 def layers_figure(summary: Summary, series: Callable[[str], int]) -> Markup | None:
     """Visual tokens that enter each decoder layer: the mean, and the range over samples where they differ."""
-    shown = [m for m in summary.methods if m.tokens]
+    shown = [(m, m.tokens) for m in summary.methods if m.tokens]
     if not shown:
         return None
-    same: dict[tuple[float, ...], list[MethodSummary]] = {}
-    for m in shown:
-        if m.tokens:
-            same.setdefault(tuple(m.tokens.mean.round(3)), []).append(m)
-    count = max(len(curve) for curve in same)
-    labels = [", ".join(m.label for m in members) for members in same.values()]
-    room = min(240.0, max(len(t) for t in labels) * LETTER + 26)
+    count = max(len(t.mean) for _, t in shown)
+    room = max(len(short(m.label)) for m, _ in shown) * LETTER + 30
     axes = Axes((0.0, float(count)), (0.0, summary.full_tokens * 1.04), right=WIDTH - room)
     layers = [t for t in ticks(0, count - 1, 8) if t == int(t)]
     y_ticks = [*[t for t in ticks(0, summary.full_tokens) if t < summary.full_tokens * 0.94], summary.full_tokens]
-    # A tick names a layer and stands at its middle.
     parts = [shifted_axes(axes, layers, y_ticks)]
-    ends = []
-    for curve, members in same.items():
-        tokens, kind = members[0].tokens, line_class(series(members[0].label))
-        if tokens is not None and (tokens.low < tokens.high).any():
+    same: dict[tuple[float, ...], list[MethodSummary]] = {}
+    for m, tokens in shown:
+        curve = tuple(tokens.mean.round(3))
+        same.setdefault(curve, []).append(m)
+        if (tokens.low < tokens.high).any():
             outline = [*steps(axes, tokens.high), *reversed(steps(axes, tokens.low))]
-            parts.append(tag("polygon", class_=f"band {kind}", points=points(outline)))
-        parts.append(tag("polyline", class_=f"line {kind}", points=points(steps(axes, curve))))
-        ends.append((axes.x(len(curve)), axes.y(curve[-1])))
-    ys = spread_out([y for _, y in ends], LINE, axes.top + 6, axes.bottom - 6)
-    for (x, end), y, label, members in zip(ends, ys, labels, same.values(), strict=True):
+            parts.append(tag("polygon", class_=f"band {hue(series(m.label))}", points=points(outline)))
+    for curve, members in same.items():
+        parts.append(staircase(steps(axes, curve), [hue(series(m.label)) for m in members]))
+    ends = [(m, axes.x(len(t.mean)), axes.y(t.mean[-1])) for m, t in shown]
+    ys = spread_out([y for _, _, y in ends], LINE, axes.top + 6, axes.bottom - 6)
+    for (m, x, end), y in zip(ends, ys, strict=True):
         parts.append(tag("path", class_="lead", d=f"M{points([(x, end), (x + 8, y)])}"))
-        for k, m in enumerate(members[:1]):
-            parts.append(marker(series(m.label), x + 15 + 12 * k, y))
-        parts.append(tag("text", label, class_="label", x=number(x + 24), y=number(y), dy="0.35em"))
-    said = "; ".join(f"{t}: from {c[0]:.0f} to {c[-1]:.0f}" for t, c in zip(labels, same, strict=True))
+        parts.append(marker(series(m.label), x + 16, y))
+        parts.append(tag("text", short(m.label), class_="label", x=number(x + 26), y=number(y), dy="0.35em"))
+    said = "; ".join(f"{m.label}: from {t.mean[0]:.0f} to {t.mean[-1]:.0f}" for m, t in shown)
     return figure("fig-layers", f"Visual tokens that enter each decoder layer. {said}.", *parts)
+
+
+def staircase(corners: Sequence[tuple[float, float]], hues: Sequence[str]) -> Markup:
+    """One line; methods that share it share it in dashes of each one's colour."""
+    dash, parts = 10, []
+    for k, colour in enumerate(hues):
+        dashes = None if len(hues) == 1 else f"{dash} {dash * (len(hues) - 1)}"
+        parts.append(
+            tag(
+                "polyline", class_=f"line {colour}", points=points(corners),
+                stroke_dasharray=dashes, stroke_dashoffset=-dash * k if dashes else None,
+            )
+        )  # fmt: skip
+    return Markup("").join(parts)
 
 
 def shifted_axes(axes: Axes, layers: Sequence[float], y_ticks: Sequence[float]) -> Markup:
@@ -193,14 +200,9 @@ def shifted_axes(axes: Axes, layers: Sequence[float], y_ticks: Sequence[float]) 
     return plain + Markup("").join(names)
 
 
-def steps(axes: Axes, curve: Sequence[float]) -> list[tuple[float, float]]:
+def steps(axes: Axes, curve: Iterable[float]) -> list[tuple[float, float]]:
     """[layers] as a staircase: layer i spans i to i + 1."""
     return [(axes.x(i + side), axes.y(float(v))) for i, v in enumerate(curve) for side in (0, 1)]
-
-
-def line_class(series: int) -> str:
-    """The colour of a series for lines and bands."""
-    return "reference" if series == 0 else f"s{(series - 1) % 8 + 1}"
 
 
 def veil(trace: KeepTrace, stage: Stage) -> Markup:

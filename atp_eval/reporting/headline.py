@@ -49,10 +49,9 @@ def against(summary: Summary, ranked: list[MethodSummary]) -> str:
 def pace(label: str, ratio: Interval) -> str:
     """The language model's time a question against the unpruned model's."""
     factor = speedup(ratio)
-    spread = f" [{factor.low:.2f}, {factor.high:.2f}]" if factor.bounded else ""
     if factor.bounded and factor.low <= 1 <= factor.high:
-        return f"Its time per question is the unpruned model's within chance ({factor.value:.2f}{spread} times as fast)."
-    return f"The language model answers {factor.value:.2f}{spread} times as fast with {label}."
+        return f"Its time is the unpruned model's within chance: {factor.value:.2f} times as fast{brackets(factor, 2)}."
+    return f"Under {label}, the language model answers {factor.value:.2f} times as fast{brackets(factor, 2)}."
 
 
 def without_retention(summary: Summary) -> list[str]:
@@ -77,12 +76,14 @@ def difference(summary: Summary, first: str, second: str) -> Interval | None:
 
 def percent(interval: Interval | None) -> str:
     """`97.1 % [96.0, 98.2]`"""
-    if interval is None:
-        return "–"
-    bounds = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.bounded else ""
-    return f"{interval.value:.1f}{NBSP}%{bounds}"
+    return "–" if interval is None else f"{interval.value:.1f}{NBSP}%{brackets(interval, 1)}"
 
 
 def points(interval: Interval) -> str:
     """`3.1 points [1.0, 5.2]`"""
-    return f"{interval.value:.1f} points [{interval.low:.1f}, {interval.high:.1f}]"
+    return f"{interval.value:.1f}{NBSP}points{brackets(interval, 1)}"
+
+
+def brackets(interval: Interval, digits: int) -> str:
+    """The bounds, kept on one line with what they belong to; nothing where there are none."""
+    return f"{NBSP}[{interval.low:.{digits}f},{NBSP}{interval.high:.{digits}f}]" if interval.bounded else ""

@@ -10,7 +10,9 @@ from markupsafe import Markup, escape
 
 LONGEST = 2000  # characters of one text on a page
 # Control characters, lone surrogates, and the marks that turn the direction of what follows them.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
 
 
 def clean(text: str, longest: int = LONGEST) -> str:
@@ -67,6 +69,7 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     return result
 
 
+HUES = 8
 MARKERS = (
     "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z",
     "M-4,-4h8v8h-8z",
@@ -81,9 +84,21 @@ MARKERS = (
 
 def marker(series: int, x: float = 0.0, y: float = 0.0) -> Markup:
     """A method's mark: shape and colour both tell methods apart; series 0 is the upper bound, hollow."""
-    shape = MARKERS[0] if series == 0 else MARKERS[(series - 1) % len(MARKERS)]
-    kind = "mark reference" if series == 0 else f"mark s{(series - 1) % len(MARKERS) + 1}"
-    return tag("path", d=shape, class_=kind, transform=f"translate({number(x)} {number(y)})")
+    shape = MARKERS[max(0, series - 1) % len(MARKERS)]
+    return tag("path", d=shape, class_=f"mark {hue(series)}", transform=f"translate({number(x)} {number(y)})")
+
+
+def hue(series: int) -> str:
+    """The class of a series' colour: one of eight, shifted at each round so that the ninth mark is a new one."""
+    if series == 0:
+        return "reference"
+    turn, place = divmod(series - 1, HUES)
+    return f"s{(place + 3 * turn) % HUES + 1}"
+
+
+def short(label: str, longest: int = 26) -> str:
+    """A label that fits a figure; its end goes."""
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
 def swatch(series: int) -> Markup:
