@@ -35,7 +35,8 @@ class Benchmark:
     """One benchmark.
 
     name, title: the short name used everywhere, and the one people know.
-    source: lmms-eval's own task that ours includes. dataset, config: where it lies on the hub. documents: its rows.
+    source: lmms-eval's own task that ours includes. dataset, config, split: where it lies on the hub.
+    documents: the number of its rows.
     metric, filter: the headline in lmms-eval's results is the key `metric,filter`.
     scale: the metric's maximum in lmms-eval's unit; paper_scale: the same in the paper's unit (100 for per cent).
     form: what counts as an answer (`is_valid_answer`). aggregation: how samples make the metric (`aggregate`).
@@ -51,6 +52,7 @@ class Benchmark:
     source: str
     dataset: str
     config: str | None
+    split: str
     documents: int
     metric: str
     form: Form
@@ -89,20 +91,20 @@ class Benchmark:
 _ROWS = (
     Benchmark(
         name="gqa", title="GQA", source="gqa", form="open", describe=documents.gqa,
-        dataset="lmms-lab-encoder/GQA", config="testdev_balanced_instructions", documents=12578,
+        dataset="lmms-lab-encoder/GQA", config="testdev_balanced_instructions", split="testdev", documents=12578,
         metric="exact_match", mini_scale=1.0, paper={LLAVA: 62.0, VILA: 62.3},
     ),
     Benchmark(
         name="mmb", title="MMBench (en, dev)", source="mmbench_en_dev_static", form="choice",
         describe=documents.mmbench,
-        dataset="lmms-lab-encoder/MMBench", config="en", documents=4329,
+        dataset="lmms-lab-encoder/MMBench", config="en", split="dev", documents=4329,
         metric="gpt_eval_score", scale=100.0, mini_scale=100.0, aggregation="mmbench", sample_keys=("hit",),
         max_new_tokens=1024, paper={LLAVA: 64.3, VILA: 68.9, INTERNVL: 81.7, QWEN: 83.0},
         note="Scored without an LLM judge: what names no option is wrong. Circular rows count all or nothing.",
     ),
     Benchmark(
         name="mme", title="MME (perception)", source="mme", form="yes_no", describe=documents.mme,
-        dataset="lmms-lab-encoder/MME", config=None, documents=2374,
+        dataset="lmms-lab-encoder/MME", config=None, split="test", documents=2374,
         metric="mme_perception_score", scale=2000.0, paper_scale=2000.0, mini_scale=200.0 * len(MINI_MME),
         aggregation="mme", sample_keys=("mme_perception_score", "mme_cognition_score"),
         paper={LLAVA: 1510.7, VILA: 1533.0},
@@ -110,73 +112,73 @@ _ROWS = (
     ),
     Benchmark(
         name="pope", title="POPE", source="pope", form="yes_no", describe=documents.pope,
-        dataset="lmms-lab-encoder/POPE", config=None, documents=9000,
+        dataset="lmms-lab-encoder/POPE", config=None, split="test", documents=9000,
         metric="pope_accuracy", mini_scale=1.0, max_new_tokens=128, paper={LLAVA: 85.8, VILA: 85.5},
         note="Accuracy over all rows, exact text: 'Yes.' is wrong. LLaVA-1.5's published figure is an F1, which leaves "
              "out answers that are neither yes nor no and so flatters a broken model.",
     ),
     Benchmark(
         name="seed", title="SEED-Bench (image)", source="seedbench", form="choice", describe=documents.seed,
-        dataset="lmms-lab-encoder/SEED-Bench", config=None, documents=14232,
+        dataset="lmms-lab-encoder/SEED-Bench", config=None, split="test", documents=14232,
         metric="seed_image", mini_scale=1.0, paper={LLAVA: 58.6, VILA: 61.1},
         note="Only rows with data_type image; the answer's first character counts. LLaVA-1.5's published 58.6 is over "
              "images and video frames together, so expect a higher figure over images alone.",
     ),
     Benchmark(
         name="sqa", title="ScienceQA (image)", source="scienceqa_img", form="choice", describe=documents.scienceqa,
-        dataset="lmms-lab-encoder/ScienceQA", config="ScienceQA-IMG", documents=2017,
+        dataset="lmms-lab-encoder/ScienceQA", config="ScienceQA-IMG", split="test", documents=2017,
         metric="exact_match", mini_scale=1.0, paper={LLAVA: 71.6, VILA: 68.2},
     ),
     Benchmark(
         name="vqav2", title="VQAv2 (val)", source="vqav2_val", form="open", describe=documents.vqav2,
-        dataset="lmms-lab-encoder/VQAv2", config=None, documents=214354,
+        dataset="lmms-lab-encoder/VQAv2", config=None, split="validation", documents=214354,
         metric="exact_match", mini_scale=1.0, paper={LLAVA: 78.5, VILA: 79.9},
         note="Validation split with soft accuracy; the paper's figure is test-dev, which only the VQA server scores.",
     ),
     Benchmark(
         name="docvqa", title="DocVQA (val)", source="docvqa_val", form="open", describe=documents.several_answers,
-        dataset="lmms-lab-encoder/DocVQA", config="DocVQA", documents=5349,
+        dataset="lmms-lab-encoder/DocVQA", config="DocVQA", split="validation", documents=5349,
         metric="anls", max_new_tokens=32, paper={LLAVA: 21.8, INTERNVL: 91.6, QWEN: 94.5},
     ),
     Benchmark(
         name="ocrbench", title="OCRBench", source="ocrbench", form="open", describe=documents.ocrbench,
-        dataset="echo840/OCRBench", config=None, documents=1000,
+        dataset="echo840/OCRBench", config=None, split="test", documents=1000,
         metric="ocrbench_accuracy", paper_scale=1000.0, aggregation="ocrbench", max_new_tokens=128,
         paper={LLAVA: 297.0, INTERNVL: 794.0, QWEN: 845.0},
         note="Right answers of 1000; with a limit the divisor stays 1000.",
     ),
     Benchmark(
         name="chartqa", title="ChartQA", source="chartqa", form="open", describe=documents.chartqa,
-        dataset="lmms-lab-encoder/ChartQA", config=None, documents=2500,
+        dataset="lmms-lab-encoder/ChartQA", config=None, split="test", documents=2500,
         metric="relaxed_overall", paper={LLAVA: 17.8, INTERNVL: 83.3, QWEN: 83.0},
     ),
     Benchmark(
         name="textvqa", title="TextVQA (val)", source="textvqa_val", form="open", describe=documents.several_answers,
-        dataset="lmms-lab-encoder/textvqa", config=None, documents=5000,
+        dataset="lmms-lab-encoder/textvqa", config=None, split="validation", documents=5000,
         metric="exact_match", paper={LLAVA: 58.2},
         note="lmms-eval sends no OCR tokens; LLaVA-1.5's published 58.2 had them in the prompt.",
     ),
     Benchmark(
         name="infovqa", title="InfographicVQA (val)", source="infovqa_val", form="open",
         describe=documents.several_answers,
-        dataset="lmms-lab-encoder/DocVQA", config="InfographicVQA", documents=2801,
+        dataset="lmms-lab-encoder/DocVQA", config="InfographicVQA", split="validation", documents=2801,
         metric="anls", max_new_tokens=32, paper={INTERNVL: 74.8, QWEN: 76.5},
     ),
     Benchmark(
         name="ai2d", title="AI2D", source="ai2d", form="choice", describe=documents.ai2d,
-        dataset="lmms-lab-encoder/ai2d", config=None, documents=3088,
+        dataset="lmms-lab-encoder/ai2d", config=None, split="test", documents=3088,
         metric="exact_match", filter="flexible-extract", paper={LLAVA: 55.5, INTERNVL: 83.8},
     ),
     Benchmark(
         name="mmmu", title="MMMU (val)", source="mmmu_val", form="choice", describe=documents.mmmu,
-        dataset="lmms-lab-encoder/MMMU", config=None, documents=900,
+        dataset="lmms-lab-encoder/MMMU", config=None, split="validation", documents=900,
         metric="mmmu_acc", sample_keys=("hit",), max_new_tokens=128, paper={LLAVA: 37.0, INTERNVL: 51.2, QWEN: 54.1},
         note="Some questions show several images; a model for one image fails them by name. The official parser draws "
              "a letter at random where it reads none.",
     ),
     Benchmark(
         name="realworldqa", title="RealWorldQA", source="realworldqa", form="open", describe=documents.realworldqa,
-        dataset="lmms-lab-encoder/RealWorldQA", config=None, documents=765,
+        dataset="lmms-lab-encoder/RealWorldQA", config=None, split="test", documents=765,
         metric="exact_match", paper={LLAVA: 54.8},
     ),
 )

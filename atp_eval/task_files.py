@@ -2,7 +2,7 @@
 
 The YAML files in `tasks/` include lmms-eval's own, which lmms-eval finds by absolute path only. So they are written
 once more to the cache folder with the paths of this installation filled in: `${lmms_eval}`, and `${suite}` for the
-embedded data. lmms-eval itself is not imported here.
+embedded data. `python -m atp_eval.task_files mini` prints the folder. lmms-eval itself is not imported here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from string import Template
+from typing import get_args
 
-from atp_eval.benchmarks import BENCHMARKS, Suite
+from atp_eval.benchmarks import BENCHMARKS, Benchmark, Suite
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.paths import data_folder
 from atp_eval.scenes.suite import cache_folder, materialise
@@ -23,18 +25,27 @@ from atp_eval.scenes.suite import cache_folder, materialise
 DATA_VARIABLE = "ATP_EVAL_DATA"
 
 
-def local_data(dataset: str) -> Path | None:
-    """The downloaded repository of a data set in the folder that `ATP_EVAL_DATA` names, if it is there.
+def local_files(benchmark: Benchmark) -> list[Path]:
+    """The parquet files of a benchmark's split in a downloaded copy of its repository, in the folder `ATP_EVAL_DATA`.
 
-    Raises UserError when the variable names no folder.
+    Empty where the variable is not set or the folder lacks the repository: the hub, or its cache, is asked then.
+    Raises UserError when the variable names no folder, or the copy lacks this split.
     """
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
-        return None
+        return []
     if not Path(folder).is_dir():
         raise UserError(f"{DATA_VARIABLE}={folder} is not a folder. Unset it, or name the folder with the data sets.")
-    found = Path(folder).absolute() / dataset.split("/")[1]
-    return found if found.is_dir() else None
+    copy = Path(folder).absolute() / benchmark.dataset.split("/")[1]
+    if not copy.is_dir():
+        return []
+    files = sorted(copy.glob(f"**/{benchmark.config or ''}/{benchmark.split}-*.parquet"))
+    if not files:
+        wanted = f"{benchmark.config or 'data'}/{benchmark.split}-*.parquet"
+        raise UserError(
+            f"{copy} has no {wanted}. Download them: hf download --repo-type dataset {benchmark.dataset} ..."
+        )
+    return files
 
 
 def _lmms_eval() -> Path:
@@ -49,27 +60,45 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)[1:-1]
 
 
-def _rendered(suite: Suite) -> dict[str, str]:
-    """Relative file name -> text."""
+def _places(suite: Suite, benchmark: Benchmark) -> dict[str, str]:
+    """What the placeholders of a YAML file stand for."""
     places = {"lmms_eval": _quoted(_lmms_eval())}
     if suite == "mini":
-        places["suite"] = _quoted(materialise())
+        return places | {"suite": _quoted(materialise())}
+    # On the hub lmms-eval's own `token: true` would fail without a login, which public data does not need.
+    local = {benchmark.split: [str(path) for path in local_files(benchmark)]}
+    files = {"data_files": local} if local[benchmark.split] else None
+    return places | {
+        "dataset": "parquet" if files else benchmark.dataset,
+        "config": json.dumps(benchmark.config),
+        "files": json.dumps(files, ensure_ascii=False),
+    }
+
+
+def _rendered(suite: Suite) -> dict[str, str]:
+    """Relative file name -> text."""
     source = data_folder("tasks")
     files = {"utils.py": (source / "utils.py").read_text(encoding="utf-8")}
     for path in sorted((source / suite).glob("*.yaml")):
-        text = Template(path.read_text(encoding="utf-8")).substitute(places)
-        if suite == "real" and (local := local_data(BENCHMARKS[path.stem].dataset)):
-            text += f'dataset_path: "{_quoted(local)}"\n'
-        files[f"{suite}/{path.name}"] = text
+        text = Template(path.read_text(encoding="utf-8"))
+        files[f"{suite}/{path.name}"] = text.substitute(_places(suite, BENCHMARKS[path.stem]))
     return files
 
 
 def task_folder(suite: Suite) -> Path:
     """What lmms-eval takes as `include_path` for a suite; for `mini` the data is made first if need be.
 
-    The task of a benchmark in it is `benchmark.task(suite)`. Raises OSError where the cache cannot be written.
+    The task of a benchmark in it is `benchmark.task(suite)`. Raises UserError where the cache cannot be written.
     """
-    files = _rendered(suite)
+    try:
+        return _write(suite, _rendered(suite))
+    except OSError as error:
+        where = f"{cache_folder()}: {error.strerror or error}"
+        raise UserError(f"cannot write to {where}. Name another folder with ATP_EVAL_CACHE.") from None
+
+
+def _write(suite: Suite, files: dict[str, str]) -> Path:
+    """The folder of the files, which is named after their content."""
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_folder() / f"tasks-{digest}"
     if not all((folder / name).is_file() for name in files):
@@ -83,3 +112,19 @@ def task_folder(suite: Suite) -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(building, ignore_errors=True)
     return folder / suite
+
+
+def main() -> None:
+    """Print the folder of a suite, for `lmms-eval --include_path $(python -m atp_eval.task_files mini)`."""
+    suites = get_args(Suite)
+    if len(sys.argv) != 2 or sys.argv[1] not in suites:
+        raise SystemExit(f"usage: python -m atp_eval.task_files {{{','.join(suites)}}}")
+    try:
+        print(task_folder(sys.argv[1]))  # type: ignore[arg-type]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

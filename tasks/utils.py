@@ -24,8 +24,12 @@ GQA, GQA_IMAGES, GQA_SPLIT = "lmms-lab-encoder/GQA", "testdev_balanced_images", 
 @cache
 def _gqa_images() -> tuple[datasets.Dataset, dict[str, int]]:
     """GQA's pictures, which are a data set of their own, and the row of each image id; nothing is decoded here."""
-    local = Path(os.environ.get("ATP_EVAL_DATA") or "/nonexistent") / GQA.split("/")[1]
-    images = datasets.load_dataset(str(local) if local.is_dir() else GQA, GQA_IMAGES, split=GQA_SPLIT)
+    folder = os.environ.get("ATP_EVAL_DATA")
+    local = Path(folder).absolute().glob(f"GQA/**/{GQA_IMAGES}/{GQA_SPLIT}-*.parquet") if folder else ()
+    if files := sorted(map(str, local)):
+        images = datasets.load_dataset("parquet", data_files={GQA_SPLIT: files}, split=GQA_SPLIT)
+    else:
+        images = datasets.load_dataset(GQA, GQA_IMAGES, split=GQA_SPLIT)
     return images, {key: row for row, key in enumerate(images["id"])}
 
 

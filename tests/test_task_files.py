@@ -70,11 +70,40 @@ def test_a_second_call_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_local_copies_take_the_place_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data" / "GQA").mkdir(parents=True)
+    file = tmp_path / "data" / "GQA" / "testdev_balanced_instructions" / "testdev-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (file.parent / "train-00000-of-00001.parquet").touch()
     monkeypatch.setenv("ATP_EVAL_DATA", str(tmp_path / "data"))
     configs = load(task_files.task_folder("real"))
-    assert configs["gqa"]["dataset_path"] == str(tmp_path / "data" / "GQA")
-    assert "dataset_path" not in configs["pope"]
+    assert configs["gqa"]["dataset_path"] == "parquet"
+    assert configs["gqa"]["dataset_kwargs"] == {"data_files": {"testdev": [str(file)]}}
+    assert configs["pope"]["dataset_path"] == "lmms-lab-encoder/POPE" and configs["pope"]["dataset_kwargs"] is None
+
+
+def test_a_local_copy_without_the_split_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "VQAv2").mkdir(parents=True)
+    monkeypatch.setenv("ATP_EVAL_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"VQAv2 has no data/validation-\*\.parquet.*hf download"):
+        task_files.task_folder("real")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ATP_EVAL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write to .*file: Not a directory.*ATP_EVAL_CACHE"):
+        task_files.task_folder("real")
+
+
+def test_the_folder_is_printed_for_lmms_evals_own_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["task_files", "real"])
+    task_files.main()
+    assert Path(capsys.readouterr().out.strip()) == task_files.task_folder("real")
+    monkeypatch.setattr("sys.argv", ["task_files", "reel"])
+    with pytest.raises(SystemExit, match="usage"):
+        task_files.main()
 
 
 def test_a_missing_data_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
