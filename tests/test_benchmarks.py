@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -145,3 +146,10 @@ def test_scores_of_logged_samples() -> None:
     assert sample_score(get_benchmark("mme"), {"mme_cognition_score": {"score": 1.0}}) == 1.0
     assert sample_score(get_benchmark("seed"), {"seed_image": {"pred": "b", "answer": "B "}}) == 1.0
     assert sample_score(get_benchmark("gqa"), {"resps": []}) is None
+
+
+def test_the_manual_says_how_to_get_every_benchmarks_data() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "real-models.md").read_text(encoding="utf-8")
+    said = [line.replace('"', "").split()[1:] for line in manual.splitlines() if line.startswith("get ")]
+    for benchmark in BENCHMARKS.values():
+        assert [benchmark.dataset, f"{benchmark.config or 'data'}/{benchmark.split}-*"] in said
