@@ -60,15 +60,12 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)[1:-1]
 
 
-def _places(suite: Suite, benchmark: Benchmark) -> dict[str, str]:
-    """What the placeholders of a YAML file stand for."""
-    places = {"lmms_eval": _quoted(_lmms_eval())}
-    if suite == "mini":
-        return places | {"suite": _quoted(materialise())}
+def _data(benchmark: Benchmark) -> dict[str, str]:
+    """Where a real task finds its rows, as YAML values."""
     # On the hub lmms-eval's own `token: true` would fail without a login, which public data does not need.
     local = {benchmark.split: [str(path) for path in local_files(benchmark)]}
     files = {"data_files": local} if local[benchmark.split] else None
-    return places | {
+    return {
         "dataset": "parquet" if files else benchmark.dataset,
         "config": json.dumps(benchmark.config),
         "files": json.dumps(files, ensure_ascii=False),
@@ -78,10 +75,14 @@ def _places(suite: Suite, benchmark: Benchmark) -> dict[str, str]:
 def _rendered(suite: Suite) -> dict[str, str]:
     """Relative file name -> text."""
     source = data_folder("tasks")
+    places = {"lmms_eval": _quoted(_lmms_eval())}
+    if suite == "mini":
+        places["suite"] = _quoted(materialise())
     files = {"utils.py": (source / "utils.py").read_text(encoding="utf-8")}
     for path in sorted((source / suite).glob("*.yaml")):
         text = Template(path.read_text(encoding="utf-8"))
-        files[f"{suite}/{path.name}"] = text.substitute(_places(suite, BENCHMARKS[path.stem]))
+        own = _data(BENCHMARKS[path.stem]) if suite == "real" else {}
+        files[f"{suite}/{path.name}"] = text.substitute(places, **own)
     return files
 
 
