@@ -120,5 +120,6 @@ def build() -> LlavaForConditionalGeneration:
 def save(model: LlavaForConditionalGeneration, where: Path) -> None:
     """Write weights (bf16 safetensors), config, tokenizer and processor as `from_pretrained` reads them; the
     model is left in bf16."""
-    model.to(torch.bfloat16).save_pretrained(where)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(where)
     processor().save_pretrained(where)

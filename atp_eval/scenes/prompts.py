@@ -55,7 +55,7 @@ class Posed:
 def pose(scene: Scene, benchmark: str, kind: str, rng: random.Random) -> Posed | None:
     """Ask a kind of question in the form of a benchmark; None where this try found none."""
     question = ask(scene, kind, rng)
-    return question and put(question, benchmark, rng)
+    return put(question, benchmark, rng) if question else None
 
 
 def put(question: Question, benchmark: str, rng: random.Random) -> Posed:

@@ -72,15 +72,15 @@ def about(scene: Scene, referent: Referent, name: str, kind: str) -> Question | 
         return None
     a = ASKED[name]
     others = (Asked.value(scene.things[i], name) for i in referent.rivals)
-    lures = tuple(dict.fromkeys(v for v in others if v not in (None, value)))
+    lures = tuple(dict.fromkeys(v for v in others if v is not None and v != value))
     text, claim = a.text.format(referent.text), a.claim.format(referent.text)
-    return Question(text, value, a.pool, kind, KINDS[kind].level, referent.things, lures, claim)  # type: ignore[arg-type]
+    return Question(text, value, a.pool, kind, KINDS[kind].level, referent.things, lures, claim)
 
 
 def _look_up(name: str) -> Callable[[Scene, random.Random], Question | None]:
     def ask_it(scene: Scene, rng: random.Random) -> Question | None:
         referent = REFERENTS["plain"](scene, rng)
-        return referent and about(scene, referent, name, name)
+        return about(scene, referent, name, name) if referent else None
 
     return ask_it
 
@@ -89,7 +89,8 @@ def _pointed(kind: str) -> Callable[[Scene, random.Random], Question | None]:
     def ask_it(scene: Scene, rng: random.Random) -> Question | None:
         referent = REFERENTS[kind](scene, rng)
         names = list(ASKED_WEIGHTS)
-        return referent and about(scene, referent, rng.choices(names, list(ASKED_WEIGHTS.values()))[0], kind)
+        name = rng.choices(names, list(ASKED_WEIGHTS.values()))[0]
+        return about(scene, referent, name, kind) if referent else None
 
     return ask_it
 

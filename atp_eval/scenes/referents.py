@@ -96,7 +96,8 @@ def on_side(scene: Scene, thing: int, anchor: int, direction: str) -> bool | Non
 def descriptions(scene: Scene, target: int, without: str | None = None) -> tuple[tuple[tuple[str, str], ...], ...]:
     """The shortest sets of attributes that fit only this thing, as items; none with a part that is enough on its
     own."""
-    thing, fits = scene.things[target], []
+    thing = scene.things[target]
+    fits: list[tuple[tuple[str, str], ...]] = []
     for keys in DESCRIPTIONS:
         attributes = {k: getattr(thing, k) for k in keys}
         if (

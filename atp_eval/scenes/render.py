@@ -151,9 +151,9 @@ def _place(img: Image.Image, thing: Thing, rng: random.Random) -> tuple[Image.Im
     if thing.digit is not None:
         px = DIGIT_PX[thing.size] * SUPER
         w, h, drop = px * 0.36, px * 0.46, thing.r * 0.18 * SUPER if thing.shape == "triangle" else 0.0
-        box = [c - w, c - h + drop, c + w, c + h + drop]
-        shade.rounded_rectangle(box, 5, fill=255)  # the plate may be wider than the shape
-        draw.rounded_rectangle(box, 5, fill=(255, 255, 255))
+        frame = [c - w, c - h + drop, c + w, c + h + drop]
+        shade.rounded_rectangle(frame, 5, fill=255)  # the plate may be wider than the shape
+        draw.rounded_rectangle(frame, 5, fill=(255, 255, 255))
         ink = (10, 10, 10)
         draw.text(
             (c, c + drop), str(thing.digit), fill=ink, font=_font(px), anchor="mm", stroke_width=1, stroke_fill=ink

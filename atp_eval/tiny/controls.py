@@ -39,9 +39,9 @@ FIRST = 100_000  # seed of the first scene; training's own held-out pictures hav
 START, END = "<!-- tables -->", "<!-- end of tables -->"
 PLANS = (
     Plan("upper_bound", 0, CELLS),
-    *(Plan(c, 1, 82) for c in ("oracle", "random", "background")),  # type: ignore[arg-type]
+    *(Plan(c, 1, 82) for c in ("oracle", "random", "background")),
     Plan("random", 1, 247),
-    *(Plan(c, 0, 144) for c in ("oracle", "background")),  # type: ignore[arg-type]
+    *(Plan(c, 0, 144) for c in ("oracle", "background")),
     *(Plan("random", 0, keep) for keep in (288, 144, 72, 36, 18)),
 )
 FULL = PLANS[0].name
@@ -64,9 +64,7 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def load(path: Path) -> LlavaForConditionalGeneration:
     """The model in fp32, ready to answer."""
-    return cast(
-        LlavaForConditionalGeneration, LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-    ).eval()
+    return LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
 
 
 @torch.no_grad()
@@ -125,7 +123,9 @@ def agreement(model: LlavaForConditionalGeneration, processor: LlavaProcessor, c
             ours = answers(llm, visual_tokens(model, rendered), [encode(p.prompt)], [range(CELLS)], 0)[0]
             text = f"USER: <image>\n{p.prompt} ASSISTANT:"
             inputs = processor(images=Image.fromarray(rendered.image), text=text, return_tensors="pt")
-            said = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+            said = cast(Any, model).generate(**inputs, max_new_tokens=4, do_sample=False)[
+                0, inputs["input_ids"].shape[1] :
+            ]
             theirs = processor.tokenizer.decode(said, skip_special_tokens=True).strip()
             same, total = same + (theirs == words[ours]), total + 1
     return same / total

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from ..models import tiny
@@ -21,9 +22,9 @@ from .geometry import CELLS, pixel_values
 from .pictures import Pictures
 
 
-def load_tower(model: LlavaForConditionalGeneration, work: Path) -> nn.Module:
+def load_tower(model: LlavaForConditionalGeneration, work: Path) -> Any:
     """Put the trained tower into a model."""
-    tower: nn.Module = model.model.vision_tower
+    tower = model.model.vision_tower
     tower.load_state_dict(load_file(work / "tower.safetensors"))
     return tower.eval().requires_grad_(False)
 
@@ -45,7 +46,7 @@ class Features:
 def store(work: Path, split: Split, limit: int, batch: int = 8) -> None:
     tower, data = load_tower(tiny.build(), work), Pictures(work, split)
     count, start, part = min(len(data), limit), time.time(), work / f"{split}_features.part.npy"
-    out = np.lib.format.open_memmap(part, "w+", np.int16, (count, CELLS, tiny.config().vision_config.hidden_size))
+    out = np.lib.format.open_memmap(part, "w+", np.int16, (count, CELLS, tower.config.hidden_size))
     for i in range(0, count, batch):
         with torch.autocast("cpu", torch.bfloat16):
             f = tower(pixel_values(data.images[i : min(count, i + batch)])).last_hidden_state[:, 1:].bfloat16()
@@ -62,8 +63,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for split in ("eval", "train"):
-        store(options.work, split, options.limit)  # type: ignore[arg-type]
+    for split in reversed(get_args(Split)):
+        store(options.work, split, options.limit)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -29,11 +30,12 @@ from transformers import LlamaModel
 
 from ..models import tiny
 from ..scenes.prompts import Posed
+from ..scenes.world import Scene
 from . import drills, packed
 from .features import Features
 from .oracle import DIGIT, Oracle, choose, describe, fit_projector
 from .pictures import Pictures
-from .rows import Mix, Rows, drawn, of_question, pack, question_for
+from .rows import Mix, Part, Rows, drawn, of_question, pack, question_for
 
 WARM = 40  # steps
 
@@ -57,7 +59,7 @@ class Stage:
 
 STAGES = {
     "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, True),
-    "oracle": Stage(14, 16, 6, (5e-3, 4e-3), (0.28, 0.10), (0.55, 0.30), (0.6, 0.6), drills.LATER, "ground", True),
+    "oracle": Stage(14, 12, 6, (5e-3, 4e-3), (0.28, 0.10), (0.55, 0.30), (0.6, 0.6), drills.LATER, "ground", True),
     "few": Stage(112, 8, 6, (5e-3, 3e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle"),
     "all": Stage(576, 8, 10, (3e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few"),
 }
@@ -103,7 +105,7 @@ class Trainer:
             image = self.oracle(f, self.llm.embed_tokens) if self.stage.oracle else self.projector(f)
             mask = packed.block_mask(rows.segments, cells.shape[1] + len(packed.PREFIX))
             run = self.compiled if compiled else packed.forward
-            return cast(Tensor, run(self.llm, image, cells + len(packed.PREFIX), rows.tokens, rows.positions, mask))
+            return run(self.llm, image, cells + len(packed.PREFIX), rows.tokens, rows.positions, mask)
 
     def fit(self, images: int = 1500) -> None:
         """Move from oracle tokens to the tower's: refit the projector."""
@@ -126,11 +128,7 @@ class Trainer:
         for i in range(0, images, 16):
             ids = list(range(i, i + 16))
 
-            def source(scene):  # type: ignore[no-untyped-def]
-                p = question_for(scene, rng, 0.6)
-                return p and of_question(p)
-
-            packed_rows = pack([data.scenes[j] for j in ids for _ in range(rows)], source)
+            packed_rows = pack([data.scenes[j] for j in ids for _ in range(rows)], partial(self._asked, rng))
             best = self.logits("eval", ids, packed_rows, False).argmax(-1)
             for a in packed_rows.asked:
                 p = cast(Posed, a.what)
@@ -150,6 +148,14 @@ class Trainer:
             self.means[k] = self.means[k] + min(0.3, 0.01 * len(v)) * (new - self.means[k]) if k in self.means else new
         self.means["loss"] = 0.95 * self.means.get("loss", loss) + 0.05 * loss
 
+    @staticmethod
+    def _asked(rng: random.Random, scene: Scene) -> Part | None:
+        p = question_for(scene, rng, 0.6)
+        return of_question(p) if p else None
+
+    def _drawn(self, mix: Mix, scene: Scene) -> Part | None:
+        return drawn(scene, self.rng, mix)
+
     def _ids(self) -> list[int]:
         n = self.stage.images
         if len(self.order) < n:
@@ -160,7 +166,7 @@ class Trainer:
     def train(self, seconds: float, path: Path, scale: float = 1.0) -> None:
         """Train for `seconds`, save to `path` at the end and about every five minutes. `scale` multiplies the
         learning rates."""
-        stage, begun, step, next_save = self.stage, time.time(), 0, 300.0
+        stage, begun, step, next_save, packing = self.stage, time.time(), 0, 300.0, 0.0
         matrices = [p for p in self.llm.layers.parameters() if p.ndim == 2]
         others = [p for n, p in self.llm.named_parameters() if p.ndim < 2 or "layers" not in n]
         others += list((self.oracle if stage.oracle else self.projector).parameters())
@@ -176,7 +182,9 @@ class Trainer:
                 optimizer.param_groups[0]["lr"] = scale * factor * rate * min(1, (step + 1) / WARM)
             ids, mix = self._ids(), Mix(text, image, 0.02, extra, stage.weights)
             scenes = [self.data["train"].scenes[i] for i in ids for _ in range(stage.rows)]
-            rows = pack(scenes, lambda scene, mix=mix: drawn(scene, self.rng, mix))
+            started = time.time()
+            rows = pack(scenes, partial(self._drawn, mix))
+            packing += time.time() - started
             out = self.logits("train", ids, rows, True)
             ce = F.cross_entropy(out[:, :-1].float().flatten(0, 1), rows.tokens[:, 1:].flatten(), reduction="none")
             loss = (ce.view(len(rows.tokens), -1) * rows.weights[:, 1:]).sum() / rows.weights.sum()
@@ -190,10 +198,10 @@ class Trainer:
             self._follow(out, rows, loss.item())
             if step % 100 == 0:
                 told = ", ".join(f"{k} {v:.2f}" for k, v in sorted(self.means.items()))
-                print(f"{time.time() - begun:.0f} s, step {step}: {told}", flush=True)
+                print(f"{time.time() - begun:.0f} s ({packing:.0f} s packing), step {step}: {told}", flush=True)
             if time.time() - begun > next_save:
                 next_save += 300
-                self.save(path)
+                self.save(path.with_suffix(".part.safetensors"))
                 print("held out:", self.evaluate(96), flush=True)
         self.save(path)
         print(f"ended, {step} steps, {time.time() - begun:.0f} s; held out:", self.evaluate(192), flush=True)

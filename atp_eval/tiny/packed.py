@@ -7,11 +7,11 @@ result for every segment is that of the stock model for `<s> USER: image segment
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaModel
 
 from ..models import tiny
@@ -35,11 +35,11 @@ def _rotate(x: Tensor, by: Rotation) -> Tensor:
     return x * by[0] + torch.cat([-x[..., half:], x[..., :half]], -1) * by[1]
 
 
-def norm(layer: nn.Module, x: Tensor) -> Tensor:
-    return F.rms_norm(x.float(), (x.shape[-1],), cast(Tensor, layer.weight), cast(float, layer.variance_epsilon))
+def norm(layer: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x.float(), (x.shape[-1],), layer.weight, layer.variance_epsilon)
 
 
-def qkv(layer: nn.Module, x: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+def qkv(layer: Any, x: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries and keys, and values, of [B, n, width] as [B, heads, n, head size]."""
     a, size = layer.self_attn, by[0].shape[-1]
     h = norm(layer.input_layernorm, x)
@@ -52,11 +52,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask).softmax(-1).to(v.dtype) @ v
 
 
-def after(layer: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+def after(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a layer after attention [B, heads, n, head size]."""
     x = x + layer.self_attn.o_proj(attended.transpose(-2, -3).flatten(-2))
     h, m = norm(layer.post_attention_layernorm, x), layer.mlp
-    return x + m.down_proj(F.silu(m.gate_proj(h)) * m.up_proj(h))
+    return cast(Tensor, x + m.down_proj(F.silu(m.gate_proj(h)) * m.up_proj(h)))
 
 
 def causal(n: int, dtype: torch.dtype) -> Tensor:

@@ -125,7 +125,7 @@ def drawn(scene: Scene, rng: random.Random, mix: Mix) -> Part | None:
         drill = image_drill(scene, rng, mix.drills)
         return _of_drill(drill) if drill.answers else None
     p = question_for(scene, rng, mix.extra)
-    return p and of_question(p)
+    return of_question(p) if p else None
 
 
 def pack(scenes: Sequence[Scene], source: Callable[[Scene], Part | None], length: int = LENGTH) -> Rows:
@@ -151,4 +151,5 @@ def pack(scenes: Sequence[Scene], source: Callable[[Scene], Part | None], length
             positions[row, used:end] = len(PREFIX) + CELLS + np.arange(len(ids))
             asked += [Asked(row, used + i - 1, ids[i], what) for i, what in answers]
             used, count = end, count + 1
-    return Rows(*(torch.from_numpy(x) for x in (tokens, positions, segments, weights)), asked)
+    t, p, s, w = (torch.from_numpy(x) for x in (tokens, positions, segments, weights))
+    return Rows(t, p, s, w, asked)

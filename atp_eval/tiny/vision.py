@@ -13,6 +13,7 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Labeller(nn.Module):
             self.inner.embeddings.position_embedding.weight[1:] = sincos(width) * 0.5
 
     @property
-    def inner(self) -> nn.Module:
+    def inner(self) -> Any:
         return getattr(self.tower, "vision_model", self.tower)
 
     def forward(self, pixels: Tensor, cells: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Labeller(nn.Module):
         cls = (e.class_embedding + e.position_embedding.weight[0]).expand(len(h), 1, -1)
         h = self.inner.pre_layrnorm(torch.cat([cls.to(h.dtype), h], 1))
         h = self.inner.encoder(inputs_embeds=h).last_hidden_state[:, 1:]
-        return self.head(self.norm(h))
+        return cast(Tensor, self.head(self.norm(h)))
 
 
 def losses(out: Tensor, labels: Tensor, cells: Tensor, setting: Tensor) -> Tensor:
@@ -176,8 +177,8 @@ def train(options: argparse.Namespace) -> None:
         if time.time() - start > next_test:
             next_test += 240
             print("vision, held out:", evaluate(model, held_out, 200), flush=True)
-            save(model, options.work)
-    save(model, options.work)
+            save(model, options.work / "tower.part.safetensors")
+    save(model, options.work / "tower.safetensors")
     print(
         f"vision ended, {step} steps, {time.time() - start:.0f} s, held out:",
         evaluate(model, held_out, len(held_out)),
@@ -185,8 +186,8 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
-def save(model: Labeller, work: Path) -> None:
-    save_file({k: v.contiguous() for k, v in model.tower.state_dict().items()}, work / "tower.safetensors")
+def save(model: Labeller, path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in model.tower.state_dict().items()}, path)
 
 
 def main() -> None:
