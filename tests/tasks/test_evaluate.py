@@ -1,6 +1,6 @@
 """Both suites through lmms-eval's own task code and metrics, without a model: answers come from the documents.
 
-One file, so that lmms-eval is imported once.
+One file, so that lmms-eval is imported once, and only where these tests run.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from atp_eval.documents import DocInfo
 from atp_eval.scenes.prompts import hint_of, prompt
 from atp_eval.task_files import task_folder
 
-evaluator = pytest.importorskip("lmms_eval.evaluator")
-from lmms_eval.api.model import lmms  # noqa: E402
-from lmms_eval.tasks import TaskManager  # noqa: E402
-
 ALL_CATEGORIES = 60  # so many first rows of the mini-suite hold every category of MME
 Answer = Callable[[Benchmark, DocInfo], str]
 
 
-class Answerer(lmms):  # type: ignore[misc]
-    """Answers from the document itself; remembers what it was sent."""
+def answerer(answer: Answer) -> Any:
+    """A model for lmms-eval that answers from the document itself; `seen` remembers what it was sent."""
+    from lmms_eval.api.model import lmms
 
-    is_simple = True
+    class Answerer(lmms):  # type: ignore[misc]
+        is_simple = True
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer, self.seen = answer, dict[tuple[str, int], tuple[str, dict[str, Any], list[Any]]]()
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: dict[tuple[str, int], tuple[str, dict[str, Any], list[Any]]] = {}
 
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        answers = []
-        for request in requests:
-            text, settings, doc_to_visual, doc_id, task, split = request.args
-            doc, name = self.task_dict[task][split][doc_id], task.rsplit("_", 1)[0]
-            self.seen[name, doc_id] = text, settings, doc_to_visual(doc)
-            answers.append(self.answer(get_benchmark(name), describe(get_benchmark(name), doc)))
-        return answers
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            answers = []
+            for request in requests:
+                text, settings, doc_to_visual, doc_id, task, split = request.args
+                doc, name = self.task_dict[task][split][doc_id], task.rsplit("_", 1)[0]
+                self.seen[name, doc_id] = text, settings, doc_to_visual(doc)
+                answers.append(answer(get_benchmark(name), describe(get_benchmark(name), doc)))
+            return answers
 
-    def loglikelihood(self, requests: list[Any]) -> list[Any]:
-        raise NotImplementedError
+        def loglikelihood(self, requests: list[Any]) -> list[Any]:
+            raise NotImplementedError
 
-    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
-        raise NotImplementedError
+        def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+            raise NotImplementedError
+
+    return Answerer()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,12 +75,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def manager(suite: Suite) -> Any:
+    from lmms_eval.tasks import TaskManager
+
     return TaskManager(include_path=str(task_folder(suite)), include_defaults=False)
 
 
-def evaluate(suite: Suite, answer: Answer, folder: Path, limit: int | None = None) -> tuple[dict[str, Any], Answerer]:
+def evaluate(suite: Suite, answer: Answer, folder: Path, limit: int | None = None) -> tuple[dict[str, Any], Any]:
     """lmms-eval's results and samples by benchmark, and the answerer."""
-    model = Answerer(answer)
+    from lmms_eval import evaluator
+
+    model = answerer(answer)
     names = MAIN if suite == "mini" else tuple(BENCHMARKS)
     found = evaluator.simple_evaluate(
         model,
