@@ -152,14 +152,14 @@ class Pruned:
         """Feed what is new only: `generate` counts the prompt by layer 0, which is short if it was pruned."""
         assert self._prefill is not None
         input_ids = args[0] if args else kwargs["input_ids"]
-        attention_mask = kwargs.get("attention_mask")
         if input_ids.shape[1] == 1:
             return None
-        if attention_mask is not None:
-            new = attention_mask.shape[1] - self._fed(cache)
+        mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        if mask is not None or positions is not None:  # either tells the length of the whole text
+            total = mask.shape[1] if mask is not None else int(positions[..., -1].max()) + 1
+            new = total - self._fed(cache)
             input_ids = input_ids[:, -new:]
-            if kwargs.get("position_ids") is not None:
-                kwargs["position_ids"] = kwargs["position_ids"][..., -new:]
+            kwargs["position_ids"] = None if positions is None else positions[..., -new:]
         if bool((input_ids == self.model.config.image_token_id).any()):
             raise UserError("an image in a later turn cannot be pruned; start a new prompt")
         return ((input_ids, *args[1:]), kwargs) if args else ((), {**kwargs, "input_ids": input_ids})

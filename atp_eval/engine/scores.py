@@ -36,7 +36,8 @@ def rows_score(query: Tensor, key: Tensor, weights: Tensor, valid: Tensor, scali
     groups, rows = key.shape[1], weights.shape[1]
     last = query[:, :, length - rows :].reshape(batch, groups, -1, size)  # [B, G, H/G * R, d]
     logits = (last @ key.transpose(2, 3)).view(batch, heads, rows, length) * scaling
-    seen = torch.ones(length, length, dtype=torch.bool, device=key.device).tril()[length - rows :] & valid[:, None, :]
+    place = torch.arange(length, device=key.device)
+    seen = (place <= place[length - rows :, None]) & valid[:, None, :]  # [B, R, L]
     logits = logits.masked_fill(~seen[:, None], torch.finfo(logits.dtype).min)
     shares = weights.to(logits.dtype) / weights.sum(1, keepdim=True).to(logits.dtype).clamp(min=1e-30)
     return torch.einsum("br,bhrl->bl", shares, logits.softmax(-1)) / heads

@@ -1,0 +1,154 @@
+"""The engine's requirements, one function each, for any `prune`: the mutation checks hand in broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers.cache_utils import DynamicLayer
+
+from atp_eval.engine import model_geometry
+from atp_eval.methods import get_method
+from engine.reference import Reference
+from engine.small import Batch, answer, make_batch, small_llava, step_by_step
+
+Prune = Callable[..., AbstractContextManager[Any]]
+PRUNING = (
+    "fastv:layer=2,keep=9",
+    "schedule:layers=1-3,keep=20-7,score=redundant",
+    "schedule:layers=1-2-4,keep=30-11-3,score=cross",
+    "schedule:layers=2-4,keep=13-6,score=self",
+    "random:layer=0,keep=10",
+    "grid:layer=3,keep=8",
+    "pool:rows=3,cols=4",
+)
+KEEPING = (
+    "upper_bound",
+    "fastv:layer=1,keep=36",
+    "random:layer=0,keep=36",
+    "pool:rows=6,cols=6",
+    "schedule:layers=1-2-4,keep=36-36-36,score=redundant",
+)
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "sampling": {"do_sample": True, "temperature": 0.7},
+}
+
+
+def mixed() -> Batch:
+    """Unequal lengths, with and without an image."""
+    return make_batch((5, 9), 20, (3, 14), (6, 1))
+
+
+def keep_everything(prune: Prune, model: Any, spec: str, batch: Batch, **mode: Any) -> None:
+    """1: a method that keeps all gives the very bits of the untouched model."""
+    plain = answer(model, batch, **mode)
+    with prune(model, spec):
+        pruned = answer(model, batch, **mode)
+    assert torch.equal(plain.tokens, pruned.tokens)
+    if plain.logits is not None:
+        assert plain.logits.isfinite().all()
+        assert torch.equal(plain.logits, pruned.logits)
+
+
+def masked_reference(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 3, atol: float = 1e-11) -> None:
+    """2: pruned equals every token kept and the pruned ones masked in later layers; the trace says which."""
+    reference = Reference(model, get_method(spec).solve(model_geometry(model.config)), "sample")
+    truth = reference.logits_of(batch, steps)
+    with prune(model, spec, sample_ids=["sample"]) as pruned:
+        found = step_by_step(model, batch, steps)[0]
+        trace = pruned.trace
+    kept = np.stack([trace.keep_at(i) for i in range(trace.num_layers)])
+    if not any(stage.merged for stage in trace.stages):
+        assert np.array_equal(kept, reference.kept.numpy())
+    assert trace.tokens_per_layer().tolist() == reference.kept.sum(1).tolist()
+    torch.testing.assert_close(found, truth, rtol=0, atol=atol)
+
+
+def batch_equals_singles(prune: Prune, model: Any, spec: str, batch: Batch, **mode: Any) -> None:
+    """3: samples answered together, padded and ragged, are answered as alone."""
+    names = [f"sample {i}" for i in range(len(batch.rows))]
+    with prune(model, spec, sample_ids=names) as pruned:
+        together = answer(model, batch, **mode)
+        traces = pruned.traces
+        assert len(traces) == len(names)
+        for row, name in enumerate(names):
+            pruned.sample_ids = [name]
+            alone = answer(model, batch.single(row), **mode)
+            assert torch.equal(together.tokens[row], alone.tokens[0])
+            if alone.logits is not None and together.logits is not None:
+                torch.testing.assert_close(together.logits[row], alone.logits[0], rtol=0, atol=1e-5)
+            assert traces[row].to_json() == pruned.trace.to_json()
+
+
+def cache_lengths(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 4) -> None:
+    """4: each layer's cache holds the text, the visual tokens that the trace names, and the new tokens; nothing else."""
+    with prune(model, spec) as pruned:
+        cache = answer(model, batch, steps).cache
+        traces = pruned.traces
+    text = [len(row) - (0 if image is None else 36) for row, image in zip(batch.rows, batch.images, strict=True)]
+    per_layer = np.stack([trace.tokens_per_layer() for trace in traces]) + np.array(text)[:, None]
+    assert [layer.keys.shape[2] for layer in cache.layers] == (per_layer.max(0) + steps - 1).tolist()
+
+
+def written_once(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 3) -> None:
+    """5: the cache of each layer is written once when the prompt is read and once for each new token."""
+    writes: dict[int, int] = {}
+    update = DynamicLayer.update
+
+    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        writes[id(self)] = writes.get(id(self), 0) + 1
+        return update(self, *args, **kwargs)
+
+    DynamicLayer.update = counting
+    try:
+        with prune(model, spec):
+            cache = answer(model, batch, steps).cache
+    finally:
+        DynamicLayer.update = update
+    assert [writes[id(layer)] for layer in cache.layers] == [steps] * len(cache.layers)
+
+
+def sdpa_everywhere(prune: Prune, model: Any, spec: str, batch: Batch) -> None:
+    """6: every layer, pruning layers included, runs torch's fused attention once, on the tokens that are there."""
+    calls: list[int] = []
+    fused = F.scaled_dot_product_attention
+
+    def counting(query: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(query.shape[2])
+        return fused(query, *args, **kwargs)
+
+    with prune(model, spec) as pruned:
+        features = model.model.get_image_features
+        model.model.get_image_features = lambda **kw: encoded
+        encoded = features(pixel_values=batch.pixels)
+        F.scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention = counting
+        try:
+            model(**batch.inputs())
+        finally:
+            F.scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention = fused
+            del model.model.get_image_features
+        tokens = pruned.trace.tokens_per_layer() + len(batch.rows[0]) - 36
+    assert calls == tokens.tolist()
+
+
+def all_proofs(prune: Prune) -> None:
+    """A quick round of every requirement, for the mutation checks."""
+    model, batch = small_llava(), mixed()
+    for spec in PRUNING:
+        masked_reference(prune, model, spec, batch.single(0))
+        masked_reference(prune, model, spec, batch.single(2))
+    for spec in KEEPING[1:3]:
+        keep_everything(prune, model, spec, batch)
+    for spec in PRUNING:
+        batch_equals_singles(prune, model, spec, batch)
+    batch_equals_singles(prune, model, PRUNING[1], batch, num_beams=2)
+    for spec in PRUNING[:2]:
+        cache_lengths(prune, model, spec, batch)
+        written_once(prune, model, spec, batch)
+        sdpa_everywhere(prune, model, spec, batch.single(0))

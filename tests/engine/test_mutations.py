@@ -1,0 +1,68 @@
+"""Break the engine on purpose and see that the proofs notice: proofs that cannot fail prove nothing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import atp_eval.engine
+from engine import proofs
+
+MUTANTS = {
+    "positions are renumbered": (
+        "prefill.py",
+        "tuple(gather(t, index) for t in self.rotary)",
+        "tuple(t[:, : index.shape[1]] for t in self.rotary)",
+    ),
+    "decoding forgets the padding of pruned rows": ("attention.py", "if layout.padded:", "if layout.padded and not past:"),
+    "padding is forgotten when the prompt is read": ("attention.py", "if layout.padded:", "if layout.padded and past:"),
+    "prunes one layer too late": ("prune.py", "if index in self.method.prune_layers:", "if index - 1 in self.method.prune_layers:"),
+    "scores count keys of the padding": ("scores.py", " & valid[:, None, :]", ""),
+    "scores look ahead": ("scores.py", "(place <= place[length - rows :, None])", "(place <= length)[None]"),
+    "the mean of queries takes in the text": ("scores.py", "weights = visual.to(query.dtype)", "weights = torch.ones_like(visual).to(query.dtype)"),
+    "grouped heads are mixed up": ("scores.py", ".view(batch, groups, -1, size).mean(2)", ".view(batch, -1, groups, size).mean(1)"),
+    "dropped tokens are counted as padding that is visual": ("layout.py", ".masked_fill(~valid, self.cells)\n", "\n"),
+    "kept tokens change their order": ("layout.py", "keep.int().argsort(dim=1, stable=True)", "keep.int().flip(1).argsort(dim=1, stable=True).flip(1)"),
+    "merged tokens are not put in": ("prefill.py", "hidden = self._replace(hidden, decision.carry, decision.values)", "pass"),
+    "beams are taken for samples": ("prefill.py", "self.has_image = prompts.has_image[::beams]", "beams = 1\n        self.has_image = prompts.has_image[::beams]"),
+    "later positions count the short cache": ("prune.py", "hook(self._text_model, self._enter_text_model)", "pass"),
+    "the longest row is cut": ("layout.py", "[:, -max(lengths) :]", "[:, -min(lengths) :]"),
+}  # fmt: skip
+
+
+def mutated(folder: Path, name: str, file: str, old: str, new: str) -> Any:
+    """`prune` of a copy of the engine with one line changed."""
+    package = folder / name
+    package.mkdir()
+    for source in Path(atp_eval.engine.__file__).parent.glob("*.py"):
+        text = source.read_text().replace("atp_eval.engine", name)
+        if source.name == "attention.py":
+            text = text.replace('"atp_eval_read"', f'"{name}"')  # registered under a name of its own
+        if source.name == file:
+            assert text.count(old) == 1, f"{old!r} is no longer in {file}: adapt the mutant"
+            text = text.replace(old, new)
+        (package / source.name).write_text(text)
+    return importlib.import_module(name).prune
+
+
+@pytest.mark.parametrize("mutant", ["none", *MUTANTS])
+def test_the_proofs_notice(mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "mutant_" + "".join(c if c.isalnum() else "_" for c in mutant)
+    change = MUTANTS.get(
+        mutant, ("prune.py", "_pruned_models: WeakSet[nn.Module] = WeakSet()\n", "_pruned_models: Any = WeakSet()\n")
+    )
+    prune = mutated(tmp_path, name, *change)
+    try:
+        if mutant == "none":
+            proofs.all_proofs(prune)
+        else:
+            with pytest.raises((AssertionError, RuntimeError, IndexError, ValueError)):
+                proofs.all_proofs(prune)
+    finally:
+        for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+            del sys.modules[module]

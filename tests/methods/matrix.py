@@ -1,0 +1,40 @@
+"""The shared test matrix: every method has a row here, and every row goes through the same tests."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A method under test, on the small models of the tests (5 layers, 6 x 6 grid).
+
+    keep_all: specs that keep every token. pruning: specs that prune. ranked: whether one score per token decides, so
+    that the highest must stay. budgets: feasible averages; each must be met within the rounding of one count.
+    """
+
+    name: str
+    keep_all: tuple[str, ...]
+    pruning: tuple[str, ...]
+    ranked: bool = True
+    budgets: tuple[int, ...] = (9, 20, 35)
+
+
+MATRIX = (
+    Row("upper_bound", ("upper_bound",), (), ranked=False, budgets=()),
+    Row("fastv", ("fastv:layer=1,keep=36", "fastv@36"), ("fastv:layer=1,keep=7", "fastv:layer=4,keep=20")),
+    Row("random", ("random:layer=0,keep=36", "random@36"), ("random:layer=0,keep=5", "random:layer=2,keep=9,seed=3")),
+    Row("grid", ("grid:layer=2,keep=36",), ("grid:layer=0,keep=9", "grid:layer=3,keep=7"), ranked=False),
+    Row("pool", ("pool@36",), ("pool:rows=3,cols=3", "pool:rows=2,cols=5"), ranked=False, budgets=(9, 20, 36)),
+    Row(
+        "schedule",
+        ("schedule:layers=1-3,keep=36-36,score=redundant",),
+        (
+            "schedule:layers=1-3,keep=20-7,score=redundant",
+            "schedule:layers=1-2-4,keep=30-11-3,score=cross",
+            "schedule:layers=2,keep=13,score=self",
+            "schedule:layers=0-2,keep=18-6,score=random,seed=1",
+            "schedule:layers=0-3,keep=18-6,score=grid",
+        ),
+        budgets=(14, 18, 23),
+    ),
+)

@@ -1,0 +1,122 @@
+"""What every method must do, row by row of the matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from engine import proofs
+from engine.small import answer, make_batch, small_llava
+
+from atp_eval.engine import model_geometry, prune
+from atp_eval.methods import Geometry, get_method, method_names
+from atp_eval.methods.base import Decision
+from methods.matrix import MATRIX
+
+ALL_KEEPING = [spec for row in MATRIX for spec in row.keep_all]
+ALL_PRUNING = [spec for row in MATRIX for spec in row.pruning]
+RANKED = [spec for row in MATRIX if row.ranked for spec in row.pruning]
+BUDGETS = [f"{row.name}@{budget}" for row in MATRIX for budget in row.budgets]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return small_llava()
+
+
+def test_every_method_has_a_row() -> None:
+    assert [row.name for row in MATRIX] == method_names()
+    assert all(row.pruning for row in MATRIX if row.name != "upper_bound")
+
+
+@pytest.mark.parametrize("spec", ALL_KEEPING)
+def test_keep_everything_equals_the_untouched_model(model: Any, spec: str) -> None:
+    proofs.keep_everything(prune, model, spec, proofs.mixed())
+
+
+@pytest.mark.parametrize("spec", ALL_PRUNING)
+def test_pruned_equals_the_masked_reference(model: Any, spec: str) -> None:
+    proofs.masked_reference(prune, model, spec, make_batch((4, 8)))
+
+
+@pytest.mark.parametrize("spec", ALL_PRUNING)
+def test_a_batch_equals_its_samples_alone(model: Any, spec: str) -> None:
+    proofs.batch_equals_singles(prune, model, spec, proofs.mixed())
+
+
+@pytest.mark.parametrize("spec", BUDGETS)
+def test_the_budget_is_met(model: Any, spec: str) -> None:
+    """Within what one token more or less in the first stage would change: half of that, on average over the layers."""
+    with prune(model, spec) as pruned:
+        answer(model, make_batch((5, 9)), steps=1)
+    budget = float(spec.partition("@")[2])
+    assert abs(pruned.trace.average_input - budget) <= 0.5 * 5 / 5
+    if spec.startswith("pool"):
+        assert pruned.trace.average_input == budget
+
+
+@pytest.mark.parametrize("spec", RANKED)
+def test_the_highest_scores_stay(spec: str) -> None:
+    """Whatever the scores are: each count's best of what is still there, earlier cells first among equals."""
+    cells = 36
+    scores = torch.randn(3, cells, generator=torch.Generator().manual_seed(5)).round(decimals=1)
+    method = get_method(spec).solve(Geometry(5, (6, 6)))
+    kept = torch.ones(3, cells, dtype=torch.bool)
+    for layer in method.prune_layers:
+        point = FakePoint(layer, scores, kept)
+        decision = method.decide(point)  # type: ignore[arg-type]
+        assert decision.count is not None
+        used = method._scores(point) if method.name == "schedule" else point.used(method)  # type: ignore[attr-defined]
+        for row in range(3):
+            order = sorted(range(cells), key=lambda cell, row=row: (-used[row, cell].item(), cell))  # type: ignore[misc]
+            assert torch.where(decision.keep[row])[0].tolist() == sorted(order[: decision.count])
+        kept = kept & decision.keep
+        assert (kept.sum(1) == decision.count).all()
+
+
+class FakePoint:
+    """A point with given scores, the same for every kind of score."""
+
+    grid = (6, 6)
+    sample_ids = ("a", "b", "c")
+
+    def __init__(self, layer: int, scores: torch.Tensor, kept: torch.Tensor) -> None:
+        self.layer, self.kept = layer, kept
+        self._scores = scores.masked_fill(~kept, float("-inf"))
+
+    def last_row(self) -> torch.Tensor:
+        return self._scores
+
+    self_score = cross_score = last_row
+
+    def used(self, method: Any) -> torch.Tensor:
+        from atp_eval.methods.random import random_scores
+
+        if method.name == "random":
+            return random_scores(method.seed, self.sample_ids, 36)
+        return self._scores
+
+
+@pytest.mark.parametrize("spec", ALL_PRUNING)
+def test_hooks_are_gone_after_an_exception(model: Any, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_batch((5, 9))
+    plain = answer(model, batch)
+
+    def failing(self: Any, point: Any) -> Decision:
+        raise RuntimeError("the method fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(get_method(spec)), "decide", failing)
+        with pytest.raises(RuntimeError, match="the method fails"), prune(model, spec):
+            answer(model, batch)
+    assert torch.equal(answer(model, batch).logits, plain.logits)
+
+
+@pytest.mark.parametrize("spec", [*ALL_KEEPING, *ALL_PRUNING, *BUDGETS])
+def test_specs_are_canonical(model: Any, spec: str) -> None:
+    method = get_method(spec)
+    assert get_method(str(method)) == method
+    solved = method.solve(model_geometry(model.config))
+    assert solved.label == method.label == str(method)
+    assert get_method(str(solved)) == solved == solved.solve(model_geometry(model.config))
