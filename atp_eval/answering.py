@@ -91,7 +91,7 @@ class Answerer:
 
     methods: solved methods by the label under which their answers are recorded.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
-    progress: called with the number of (question, method) pairs that were just answered.
+    progress: called with the number of (question, method) pairs that were just answered, or found in the folder.
     """
 
     def __init__(
@@ -116,15 +116,13 @@ class Answerer:
         key = (method, benchmark)
         if key not in self.records:
             self.records[key] = self.writer.done(*key) if self.writer else {}
+            self.progress(len(self.records[key]))
         return self.records[key]
 
     def answer(self, asks: Sequence[Ask]) -> None:
         """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
         for batch in batches(asks, self.batch_size):
             missing = [m for m in self.methods if any(a.doc_id not in self.recorded(m, a.benchmark) for a in batch)]
-            for method in self.methods:
-                if method not in missing:
-                    self.progress(len(batch))
             if missing:
                 self._answer_batch(batch, missing)
 
@@ -138,7 +136,6 @@ class Answerer:
             found = [self._record(x, method, error=x.error, vision=vision) for x in loaded if x.error]
             found += self._generate(ready, method, vision)
             self._keep(found)
-            self.progress(len(batch))
         self._keep_images(ready)
 
     def _encode(self, ready: list[Loaded]) -> float:
@@ -238,6 +235,7 @@ class Answerer:
                 new.append(record)
         if self.writer:
             self.writer.append(new)
+        self.progress(len(new))
 
     def _keep_images(self, ready: list[Loaded]) -> None:
         """Keep the pictures of the first documents of each benchmark, as the model saw them."""

@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | doctor`.
+"""The command line: `atp-eval run | report | show | list | tasks | doctor`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -190,6 +190,23 @@ def list_things(
         print_json(rows)
     else:
         console().print(listing.table(what, rows))
+
+
+@app.command(
+    epilog="**Example**\n\n`lmms-eval --model atp_eval --model_args pretrained=tiny,method=fastv@144 "
+    "--tasks gqa_mini --include_path $(atp-eval tasks)`"
+)
+def tasks(
+    suite: Annotated[str, typer.Argument(help="mini or real.")] = "mini",
+    as_json: Json = False,
+) -> None:
+    """Print the folder of a suite's tasks, for lmms-eval's own --include_path."""
+    from atp_eval.task_files import task_folder
+
+    if suite not in ("mini", "real"):
+        raise unknown("suite", suite, ("mini", "real"))
+    folder = task_folder("mini" if suite == "mini" else "real")
+    print_json({"suite": suite, "folder": str(folder)}) if as_json else print(folder)
 
 
 @app.command(epilog="**Examples**\n\n`atp-eval doctor`\n\n`atp-eval doctor --json`")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import transformers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -68,10 +69,10 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
     console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
     benchmarks, specs = check_names(config)
     began = time.perf_counter()
+    with console.status(f"Loading {config.model} ..."):
+        bundle = load(config)
+    methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
     with RunWriter(config.run_folder()) as writer:
-        with console.status(f"Loading {config.model} ..."):
-            bundle = load(config)
-        methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
             from atp_eval import driver
             from atp_eval.answering import Answerer
@@ -144,7 +145,8 @@ def check_names(config: RunConfig) -> tuple[list[Benchmark], list[Method]]:
 
 
 def load(config: RunConfig) -> Bundle:
-    """The model of a configuration."""
+    """The model of a configuration; transformers' own bar would tear the status line."""
+    transformers.utils.logging.disable_progress_bar()
     return load_model(
         config.model,
         device=config.device,

@@ -63,6 +63,8 @@ def interesting_samples(runs: Sequence[Run], count: int = SHOWN) -> list[Sample]
     patterns: set[str] = set()
     while len(picks) < count and any(len(frame) for frame in left.values()):
         for name in [n for n, frame in left.items() if len(frame)][: count - len(picks)]:
+            if left[name].empty:  # its last pictures were just shown with another benchmark
+                continue
             frame = left[name].assign(new=~left[name]["pattern"].isin(patterns))
             best = frame.sort_values(["pictured", "disagree", "new", "spread", "dice"], ascending=False).iloc[0]
             picks.append((name, int(best["doc_id"])))

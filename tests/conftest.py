@@ -1,0 +1,9 @@
+"""Settings of every test: no network, and a suite that is made once and kept beside pytest's own cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("ATP_EVAL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "atp_eval"))
