@@ -48,13 +48,13 @@ class Bundle:
         return self.processor.tokenizer
 
     def prompt(self, text: str, images: int = 1) -> str:
-        """The full prompt: image token first, then the text. An image token inside the text is taken out.
+        """The full prompt: image token first, then the text. An image token inside the text becomes a space.
 
         Raises UserError for more than one image.
         """
         if images > 1:
             raise UserError(f"{images} images in one question; LLaVA-1.5 takes one")
-        text = text.replace(self.processor.image_token, "")
+        text = text.replace(self.processor.image_token, " ")  # not "": the ends could join to another
         if self.prompt_style == "vicuna_v1":
             return f"{VICUNA_V1}USER: {self.processor.image_token + chr(10) if images else ''}{text} ASSISTANT:"
         content: Any = [{"type": "image"}] * images + [{"type": "text", "text": text}]

@@ -87,7 +87,7 @@ def batch_equals_singles(prune: Prune, model: Any, spec: str, batch: Batch, **mo
 
 
 def cache_lengths(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 4) -> None:
-    """4: each layer's cache holds the text, the visual tokens that the trace names, and the new tokens; nothing else."""
+    """4: each layer's cache holds the text, the visual tokens that the trace names, the new tokens; nothing else."""
     with prune(model, spec) as pruned:
         cache = answer(model, batch, steps).cache
         traces = pruned.traces

@@ -18,20 +18,48 @@ MUTANTS = {
         "tuple(gather(t, index) for t in self.rotary)",
         "tuple(t[:, : index.shape[1]] for t in self.rotary)",
     ),
-    "decoding forgets the padding of pruned rows": ("attention.py", "if layout.padded:", "if layout.padded and not past:"),
+    "decoding forgets the padding of pruned rows": (
+        "attention.py",
+        "if layout.padded:",
+        "if layout.padded and not past:",
+    ),
     "padding is forgotten when the prompt is read": ("attention.py", "if layout.padded:", "if layout.padded and past:"),
-    "prunes one layer too late": ("prune.py", "if index in self.method.prune_layers:", "if index - 1 in self.method.prune_layers:"),
+    "prunes one layer too late": (
+        "prune.py",
+        "if index in self.method.prune_layers:",
+        "if index - 1 in self.method.prune_layers:",
+    ),
     "scores count keys of the padding": ("scores.py", " & valid[:, None, :]", ""),
     "scores look ahead": ("scores.py", "(place <= place[length - rows :, None])", "(place <= length)[None]"),
-    "the mean of queries takes in the text": ("scores.py", "weights = visual.to(query.dtype)", "weights = torch.ones_like(visual).to(query.dtype)"),
-    "grouped heads are mixed up": ("scores.py", ".view(batch, groups, -1, size).mean(2)", ".view(batch, -1, groups, size).mean(1)"),
+    "the mean of queries takes in the text": (
+        "scores.py",
+        "weights = visual.to(query.dtype)",
+        "weights = torch.ones_like(visual).to(query.dtype)",
+    ),
+    "grouped heads are mixed up": (
+        "scores.py",
+        ".view(batch, groups, -1, size).mean(2)",
+        ".view(batch, -1, groups, size).mean(1)",
+    ),
     "dropped tokens are counted as padding that is visual": ("layout.py", ".masked_fill(~valid, self.cells)\n", "\n"),
-    "kept tokens change their order": ("layout.py", "keep.int().argsort(dim=1, stable=True)", "keep.int().flip(1).argsort(dim=1, stable=True).flip(1)"),
-    "merged tokens are not put in": ("prefill.py", "hidden = self._replace(hidden, decision.carry, decision.values)", "pass"),
-    "beams are taken for samples": ("prefill.py", "self.has_image = prompts.has_image[::beams]", "beams = 1\n        self.has_image = prompts.has_image[::beams]"),
+    "kept tokens change their order": (
+        "layout.py",
+        "keep.int().argsort(dim=1, stable=True)",
+        "keep.int().flip(1).argsort(dim=1, stable=True).flip(1)",
+    ),
+    "merged tokens are not put in": (
+        "prefill.py",
+        "hidden = self._replace(hidden, decision.carry, decision.values)",
+        "pass",
+    ),
+    "beams are taken for samples": (
+        "prefill.py",
+        "self.has_image = prompts.has_image[::beams]",
+        "beams = 1\n        self.has_image = prompts.has_image[::beams]",
+    ),
     "later positions count the short cache": ("prune.py", "hook(self._text_model, self._enter_text_model)", "pass"),
     "the longest row is cut": ("layout.py", "[:, -max(lengths) :]", "[:, -min(lengths) :]"),
-}  # fmt: skip
+}
 
 
 def mutated(folder: Path, name: str, file: str, old: str, new: str) -> Any:
