@@ -2,7 +2,7 @@
 
 The YAML files in `tasks/` include lmms-eval's own, which lmms-eval finds by absolute path only. So they are written
 once more to the cache folder with the paths of this installation filled in: `${lmms_eval}`, and `${suite}` for the
-embedded data. `python -m atp_eval.task_files mini` prints the folder. lmms-eval itself is not imported here.
+embedded data. `atp-eval tasks mini` prints the folder. lmms-eval itself is not imported here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import importlib.util
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from string import Template
-from typing import get_args
 
 from atp_eval.benchmarks import BENCHMARKS, Benchmark, Suite
 from atp_eval.errors import TaskFailure, UserError
@@ -113,19 +111,3 @@ def _write(suite: Suite, files: dict[str, str]) -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(building, ignore_errors=True)
     return folder / suite
-
-
-def main() -> None:
-    """Print the folder of a suite, for `lmms-eval --include_path $(python -m atp_eval.task_files mini)`."""
-    suites = get_args(Suite)
-    if len(sys.argv) != 2 or sys.argv[1] not in suites:
-        raise SystemExit(f"usage: python -m atp_eval.task_files {{{','.join(suites)}}}")
-    try:
-        print(task_folder(sys.argv[1]))  # type: ignore[arg-type]
-    except UserError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()
