@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..models import tiny
 
-SECONDS = {"vision": 1500, "ground": 400, "oracle": 2000, "few": 900, "all": 1500}
+SECONDS = {"vision": 1500, "ground": 300, "skills": 300, "oracle": 2000, "few": 900, "all": 1500}
 
 
 def steps(work: Path, out: Path, scale: float) -> list[tuple[str, Path, list[str]]]:
@@ -26,7 +26,7 @@ def steps(work: Path, out: Path, scale: float) -> list[tuple[str, Path, list[str
     where = ["--work", str(work)]
     language = [
         (name, work / f"language_{name}.safetensors", ["language", *where, "--stage", name, "--seconds", seconds[name]])
-        for name in ("ground", "oracle", "few", "all")
+        for name in ("ground", "skills", "oracle", "few", "all")
     ]
     return [
         ("pictures", work / "train_labels.npy", ["pictures", *where]),

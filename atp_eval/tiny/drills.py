@@ -214,6 +214,16 @@ DRILLS: dict[str, Callable[[Scene, random.Random, Segment], None]] = {
     "more": _checked("more", 4), "setting": _setting, "letters": _letters,
 }  # fmt: skip
 GROUND = {"attributes": 4.0, "place": 2.0, "number": 2.0, "setting": 0.6, "order": 1.0, "many": 1.0}
+SKILLS = {
+    "place": 3.0,
+    "chain": 3.0,
+    "letters": 3.0,
+    "order": 1.5,
+    "extreme": 1.5,
+    "many": 1.5,
+    "check": 1.5,
+    "attributes": 0.7,
+}
 LATER = {
     "attributes": 0.8, "place": 0.6, "number": 0.8, "chain": 1.2, "order": 1.2, "many": 2.5, "check": 3.0,
     "pointed": 3.0, "extreme": 1.5,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class Stage:
 
 STAGES = {
     "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, True),
-    "oracle": Stage(14, 12, 6, (5e-3, 4e-3), (0.28, 0.10), (0.55, 0.30), (0.6, 0.6), drills.LATER, "ground", True),
+    "skills": Stage(14, 12, 6, (5e-3, 5e-3), (0.45, 0.45), (0.42, 0.42), (0.8, 0.8), drills.SKILLS, "ground", True),
+    "oracle": Stage(14, 12, 6, (5e-3, 4e-3), (0.28, 0.10), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", True),
     "few": Stage(112, 8, 6, (5e-3, 3e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle"),
     "all": Stage(576, 8, 10, (3e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few"),
 }
@@ -79,7 +81,12 @@ class Trainer:
         self.size = len(self.data["train"]) if stage.oracle else len(self.features["train"])
         self.order: list[int] = []
         self.means: dict[str, float] = {}
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._stop)  # ends the stage early, with its state saved
         self.compiled = torch.compile(packed.forward, dynamic=False)
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
 
     def load(self, path: Path) -> None:
         state = load_file(path)
@@ -174,7 +181,7 @@ class Trainer:
             (1.0, torch.optim.Muon(matrices, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw")),
             (0.2, torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0)),
         ]
-        while (share := (time.time() - begun) / seconds) < 1:
+        while not self.stopped and (share := (time.time() - begun) / seconds) < 1:
             rate, text, image, extra = (
                 x + (y - x) * share for x, y in (stage.rate, stage.text, stage.drills, stage.extra)
             )
