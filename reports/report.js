@@ -39,7 +39,8 @@
       const now = veils.filter((v) => Number(v.dataset.layer) <= layer).at(-1);
       for (const v of veils) v.classList.toggle("off", v !== now);
       const merged = now && now.dataset.merged !== "0" ? `, ${now.dataset.merged} of them merged` : "";
-      count.textContent = `${now ? now.dataset.tokens : full} tokens${merged}`;
+      const tokens = now ? now.dataset.tokens : full;
+      count.textContent = `${tokens} token${tokens === "1" ? "" : "s"}${merged}`;
     }
     said.textContent = `entering layer ${layer}` + (points.includes(layer) ? ", a prune point" : "");
   };

@@ -88,7 +88,7 @@ def read(name: str, path: Path, known: dict[str, Path]) -> Iterator[Import]:
 
 
 def room(module: str) -> str | None:
-    """The room of a module of the package (`methods` of atp_eval.methods.fastv); None outside and for atp_eval itself."""
+    """The room of a module of the package (`methods` of atp_eval.methods.fastv); None for all others."""
     parts = module.split(".")
     return parts[1] if parts[0] == "atp_eval" and len(parts) > 1 else None
 

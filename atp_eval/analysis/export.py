@@ -50,7 +50,7 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
         averages = m.tokens.averages if m.tokens else None
         rows.append(
             {
-                **{"method": m.label, "benchmark": "average", "metric": "", "unit": ""},
+                **{"method": m.label, "benchmark": "average", "metric": None, "unit": None},
                 **spread("retention", m.retention),
                 **{"tokens": averages and averages.input, "tokens_output": averages and averages.output},
                 **{"tokens_final": averages and averages.final, "samples": m.samples},

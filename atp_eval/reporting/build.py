@@ -24,7 +24,7 @@ from atp_eval.records import Run
 from atp_eval.reporting.figures import layers_figure, retention_figure
 from atp_eval.reporting.gallery import Picture, cards, pictures
 from atp_eval.reporting.headline import headline
-from atp_eval.reporting.svg import clean, swatch
+from atp_eval.reporting.svg import breakable, clean, swatch
 from atp_eval.writer import write_atomically
 
 TINY = "tiny"  # the embedded model's name
@@ -113,6 +113,7 @@ def environment(folder: Path) -> Environment:
         "bounds": bounds,
         "rate": rate,
         "heat": heat,
+        "breakable": breakable,
         "swatch": swatch,
         "flat": flatten,
         "seconds": seconds,

@@ -13,9 +13,9 @@ from atp_eval.analysis.overlays import cell_runs
 from atp_eval.reporting.svg import hue, marker, number, points, short, spread_out, tag, ticks
 from atp_eval.trace import KeepTrace, Stage
 
-WIDTH, HEIGHT = 560.0, 360.0
-LINE = 17.0  # height of a line of text
-LETTER = 7.0  # about the width of a letter
+WIDTH, HEIGHT = 480.0, 330.0
+LINE = 16.0  # height of a line of text
+LETTER = 7.2  # about the width of a letter
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def retention_figure(summary: Summary, series: Callable[[str], int]) -> Markup |
     xs = dodged([axes.x(m.average_tokens) for m in shown])
     parts += [interval_bar(axes, x, m.retention) for x, m in zip(xs, shown, strict=True) if m.retention]
     ys = [axes.y(m.retention.value) for m in shown if m.retention]
-    parts.append(beside(list(zip(xs, ys, strict=True)), [short(m.label, 34) for m in shown], axes))
+    parts.append(beside(list(zip(xs, ys, strict=True)), [short(m.label, 30) for m in shown], axes))
     for m, x, value in zip(shown, xs, ys, strict=True):
         parts.append(marker(series(m.label), x, value))
     said = "; ".join(f"{m.label}: {m.retention.value:.1f} % at {m.average_tokens:.0f}" for m in shown if m.retention)
@@ -107,7 +107,7 @@ def interval_bar(axes: Axes, x: float, interval: Interval) -> Markup:
     return tag("path", class_="bar", d=d)
 
 
-def dodged(xs: Sequence[float], near: float = 9.0, step: float = 13.0) -> list[float]:
+def dodged(xs: Sequence[float], near: float = 9.0, step: float = 10.0) -> list[float]:
     """Points at almost the same place, moved apart around their middle; the order stays."""
     order = sorted(range(len(xs)), key=lambda i: xs[i])
     result = list(xs)

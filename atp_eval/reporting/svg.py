@@ -32,6 +32,11 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), Markup("").join(parts), inside)
 
 
+def breakable(text: str) -> Markup:
+    """Text whose method labels (`schedule:layers=1-3,keep=9`) may break between their parts, and there only."""
+    return Markup(re.sub(r"(?<=\w)([,:=])(?=\w)", r"\1<wbr>", str(escape(clean(text)))))
+
+
 def number(x: float) -> str:
     """A coordinate: at most one decimal."""
     return f"{x:.1f}".removesuffix(".0")
@@ -96,7 +101,7 @@ def hue(series: int) -> str:
     return f"s{(place + 3 * turn) % HUES + 1}"
 
 
-def short(label: str, longest: int = 26) -> str:
+def short(label: str, longest: int = 22) -> str:
     """A label that fits a figure; its end goes."""
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 

@@ -1,0 +1,148 @@
+"""From run folders to a Summary and its files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import METHODS, FakeMethod, write_run
+
+from atp_eval.analysis import protocol_differences, summarise, write_summary
+from atp_eval.errors import UserError
+from atp_eval.records import Result, Run
+from atp_eval.writer import write_atomically
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("run") / "one", benchmarks=("gqa", "mme", "pope"))
+
+
+def test_scores_are_lmms_evals_in_the_shown_unit(run: Run) -> None:
+    summary = summarise([run], resamples=100)
+    assert [b.name for b in summary.benchmarks] == ["gqa", "mme", "pope"]
+    assert [b.unit for b in summary.benchmarks] == ["%", "of 1000", "%"]
+    for result in run.results():
+        score = summary.method(result.method).scores[result.benchmark]
+        factor = 1.0 if result.benchmark == "mme" else 100.0
+        assert score.score.value == pytest.approx(result.score * factor)
+        assert score.reported == pytest.approx(result.score * factor)
+    assert not summary.warnings
+
+
+def test_methods_are_held_against_the_upper_bound(run: Run) -> None:
+    summary = summarise([run], resamples=200)
+    upper, random = summary.method("upper_bound"), summary.method("random@144")
+    assert upper.retention is not None and random.retention is not None
+    assert upper.retention == pytest.approx((100.0, 100.0, 100.0))
+    assert random.retention.low < random.retention.value < 100.0
+    assert (upper.average_tokens, summary.method("grid@144").average_tokens) == (576.0, 144.0)
+    assert summary.full_tokens == 576.0
+    assert random.timing is not None and random.timing.ratio is not None
+    assert random.timing.ratio.value == pytest.approx(0.6, abs=0.01)
+    pairs = {(c.first, c.second): c.difference for c in summary.contrasts}
+    difference = pairs["upper_bound", "random@144"]
+    assert difference.value == pytest.approx(100 - random.retention.value)
+    assert difference.low == pytest.approx(100 - random.retention.high)
+
+
+def test_failures_and_invalid_answers_are_counted(tmp_path: Path) -> None:
+    methods = {"upper_bound": METHODS["upper_bound"], "bad": FakeMethod(0.9, errors=0.3, invalid=0.3)}
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=60)
+    bad = summarise([run], resamples=50).method("bad")
+    result = next(r for r in run.results() if r.method == "bad")
+    assert result.errors > 0 and result.invalid > 0
+    assert bad.errors.value == pytest.approx(result.errors / 60)
+    assert bad.invalid.value == pytest.approx(result.invalid / 60)
+    assert bad.errors.low < bad.errors.value < bad.errors.high
+
+
+def test_without_an_upper_bound_there_are_scores_and_a_warning(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", methods={"grid@144": METHODS["grid@144"]}, benchmarks=["gqa"])
+    summary = summarise([run], resamples=50)
+    assert not summary.has_retention
+    assert summary.method("grid@144").scores["gqa"].retention is None
+    assert math.isfinite(summary.method("grid@144").scores["gqa"].score.value)
+    assert any("upper_bound was not run" in w for w in summary.warnings)
+
+
+def test_a_score_that_the_samples_do_not_reproduce_is_reported(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", benchmarks=["pope"])
+    path = run.path / "grid@144" / "pope" / "results.json"
+    result = Result.model_validate_json(path.read_text())
+    write_atomically(path, result.model_copy(update={"score": result.score + 0.001}).model_dump_json())
+    (warning,) = summarise([run], resamples=50).warnings
+    assert warning.startswith("grid@144 on pope: lmms-eval reports")
+
+
+def test_what_is_not_finished_is_named_and_the_rest_is_summarised(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", benchmarks=("gqa", "pope"), skip=[("fastv@144", "pope")])
+    summary = summarise([run], resamples=50)
+    assert set(summary.method("fastv@144").scores) == {"gqa"}
+    assert any("is not finished: fastv@144 on pope" in w for w in summary.warnings)
+    assert any("averages of fastv@144 are over 1 of 2 benchmarks" in w for w in summary.warnings)
+
+
+def test_nothing_finished_is_an_error_that_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", benchmarks=["gqa"], skip=[(m, "gqa") for m in METHODS])
+    with pytest.raises(UserError, match="nothing is finished in"):
+        summarise([run])
+
+
+def test_runs_share_an_upper_bound_and_repeated_labels_get_the_runs_name(tmp_path: Path) -> None:
+    two = {name: METHODS[name] for name in ("upper_bound", "fastv@144")}
+    one = {name: METHODS[name] for name in ("fastv@144", "grid@144")}
+    runs = [
+        write_run(tmp_path / "a", methods=two, benchmarks=["gqa"]),
+        write_run(tmp_path / "b", methods=one, benchmarks=["gqa"]),
+    ]
+    summary = summarise(runs, resamples=50)
+    assert [m.label for m in summary.methods] == ["upper_bound", "fastv@144 (a)", "fastv@144 (b)", "grid@144"]
+    assert all(m.retention is not None for m in summary.methods)
+    assert summary.method("fastv@144 (a)").retention == summary.method("fastv@144 (b)").retention
+
+
+def test_documents_that_only_one_has_are_counted(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", methods={"upper_bound": METHODS["upper_bound"]}, benchmarks=["gqa"], documents=20),
+        write_run(tmp_path / "b", methods={"grid@144": METHODS["grid@144"]}, benchmarks=["gqa"], documents=30),
+    ]
+    summary = summarise(runs, resamples=50)
+    score = summary.method("grid@144").scores["gqa"]
+    assert (score.samples, score.common, score.missing) == (30, 20, 10)
+    assert any("10 documents are missing" in w for w in summary.warnings)
+
+
+def test_protocols_differ_by_key_and_by_data(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", benchmarks=["gqa"], documents=4)
+    b = write_run(tmp_path / "b", benchmarks=["gqa"], documents=4, protocol={"prompt": "vicuna_v1"})
+    assert protocol_differences([a, a]) == {}
+    assert protocol_differences([a, b]) == {"prompt": ["hf", "vicuna_v1"]}
+    info = b.manifest.benchmarks["gqa"].model_copy(update={"hash": "f" * 16})
+    other = Run(b.path, b.manifest.model_copy(update={"benchmarks": {"gqa": info}}))
+    assert set(protocol_differences([a, other])) == {"prompt", "benchmarks.gqa"}
+
+
+def test_the_same_run_gives_the_same_summary(run: Run) -> None:
+    assert summarise([run], resamples=100).to_json() == summarise([run], resamples=100).to_json()
+
+
+def test_files_hold_the_summary(run: Run, tmp_path: Path) -> None:
+    summary = summarise([run], resamples=100)
+    written = {path.name: path for path in write_summary(summary, tmp_path / "out")}
+    data = json.loads(written["summary.json"].read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert data["methods"][1]["scores"]["gqa"]["retention"].keys() == {"value", "low", "high"}
+    frame = pd.read_parquet(written["comparison.parquet"])
+    assert len(frame) == 4 * (3 + 1)
+    pd.testing.assert_frame_equal(frame, pd.read_csv(written["comparison.csv"]), check_dtype=False)
+    table = written["comparison.md"].read_text()
+    assert "| fastv@144 | 144.8 |" in table
+    assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
+
+
+def test_summary_json_has_no_nan(run: Run, tmp_path: Path) -> None:
+    lonely = write_run(tmp_path / "run", methods={"m": FakeMethod(0.5, errors=1.0)}, benchmarks=["gqa"], documents=1)
+    json.dumps(summarise([lonely], resamples=20).to_json(), allow_nan=False)

@@ -1,0 +1,235 @@
+"""The page as HTML: whole, self-contained, and safe whatever questions and answers hold."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from synthetic import METHODS, FakeMethod, Texts, plain_picture, write_run
+
+from atp_eval.analysis import summarise
+from atp_eval.analysis.export import NAMES
+from atp_eval.errors import UserError
+from atp_eval.records import Run
+from atp_eval.reporting import build_report
+from atp_eval.reporting.build import content_hash, heat, render
+from atp_eval.reporting.svg import UNSAFE, clean
+
+VOID = {"meta", "link", "input", "wbr", "br", "img"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "<svg onload=alert(1)>",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "' onmouseover='alert(1)",
+    "<!-- ]]> --><style>*{display:none}</style>",
+    "\u202egnp.exe",
+    "مرحبا بالعالم",
+    "\x00\x01\x1b[31m",
+    "a" * 5000,
+    "&lt;b&gt;&amp;",
+    "\U0001f9a9" * 30,
+]
+
+
+class Outline(HTMLParser):
+    """The elements of a page in order, with attributes and text; fails on tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"unclosed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+    def tags(self) -> list[str]:
+        return [tag for tag, _ in self.elements]
+
+
+def build(run: Run, tmp_path: Path, **options: bool) -> str:
+    page = build_report([run], tmp_path / "report.html", **options)
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("run") / "one", pictures=plain_picture, keep_images=12)
+
+
+@pytest.fixture(scope="module")
+def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build(run, tmp_path_factory.mktemp("page"))
+
+
+def test_the_page_has_all_its_parts(page: str) -> None:
+    found = Outline(page)
+    ids = [attributes.get("id") for _, attributes in found.elements]
+    assert {"verdict", "results", "tokens", "heat", "samples", "cost", "protocol"} <= set(ids)
+    assert len([i for i in ids if i]) == len({i for i in ids if i})
+    text = " ".join(found.text)
+    for label in METHODS:
+        assert label in text
+    assert "What this model shows is said of this model only." in text
+    assert "atp-eval run --tasks gqa,mme,pope" in text
+    assert found.tags().count("table") == 4
+    assert found.tags().count("article") == 8
+
+
+def test_links_and_labels_lead_somewhere(page: str) -> None:
+    found = Outline(page)
+    ids = {attributes.get("id") for _, attributes in found.elements}
+    for _, attributes in found.elements:
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            assert not attributes.get(name) or attributes[name] in ids, attributes
+        href = attributes.get("href") or ""
+        assert not href.startswith("#") or href[1:] in ids, href
+
+
+def test_nothing_is_loaded_and_only_our_script_and_style_are_allowed(page: str) -> None:
+    found = Outline(page)
+    for tag, attributes in found.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "style", (tag, name)
+            assert name not in {"src", "srcset", "action", "formaction"}, (tag, name)
+            if name in {"href", "xlink:href"}:
+                assert (value or "").startswith(("#", "data:image/webp;base64,", "data:,")), value
+    assert not re.search(r"url\(|@import|https?://", page)
+    policy = next(a["content"] for t, a in found.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy and policy.startswith("default-src 'none';") and "unsafe" not in policy
+    script, style = (re.search(f"<{t}>(.*?)</{t}>", page, re.S) for t in ("script", "style"))
+    assert script and style
+    assert content_hash(script[1]) in policy and content_hash(style[1]) in policy
+
+
+def test_each_picture_is_there_once_and_every_method_draws_on_it(page: str) -> None:
+    found = Outline(page)
+    pictures = [a["href"] for t, a in found.elements if t == "image"]
+    assert len(pictures) == len(set(pictures)) == 8
+    assert found.tags().count("use") == 8 * len(METHODS)
+    veils = [a for t, a in found.elements if t == "path" and (a.get("class") or "").startswith("veil")]
+    assert len(veils) == 8 * 3
+    assert all(re.fullmatch(r"(M\d+,\d+h\d+v1h-\d+z)+", v["d"] or "") for v in veils)
+
+
+def test_headings_go_down_one_step_at_a_time(page: str) -> None:
+    levels = [int(t[1]) for t in Outline(page).tags() if re.fullmatch("h[1-6]", t)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_the_same_run_gives_the_same_page(run: Run, page: str, tmp_path: Path) -> None:
+    assert build(run, tmp_path) == page
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_shown_and_does_nothing(text: str, page: str, tmp_path: Path) -> None:
+    texts = Texts(lambda benchmark, i: text, right=text, wrong=text + "!")
+    hostile = build(write_run(tmp_path / "run", texts=texts, pictures=plain_picture, keep_images=12), tmp_path)
+    found = Outline(hostile)
+    plain = [t for t in Outline(page).tags() if t != "wbr"]
+    assert [t for t in found.tags() if t != "wbr"] == plain  # the text made no element
+    assert clean(text) in " ".join(found.text)
+    assert not UNSAFE.search(hostile.replace("\n", " "))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(question=st.text(max_size=60), answer=st.text(max_size=60), label=st.text(min_size=1, max_size=20))
+def test_any_text_makes_the_same_elements(
+    question: str, answer: str, label: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    encodable = (question + answer + label).encode("utf-8", "ignore").decode("utf-8")
+    texts = Texts(lambda benchmark, i: encodable or "?", right=encodable or "?", wrong=encodable + "!")
+    run = write_run(tmp_path_factory.mktemp("any"), texts=texts, benchmarks=["gqa"], documents=4)
+    manifest = run.manifest.model_copy(update={"device": label, "protocol": {"model": label, label: question}})
+    tags = Outline(render([Run(run.path, manifest)], summarise([run], resamples=20), {})).tags()
+    assert tags.count("article") == 2
+    assert tags.count("script") == 1
+
+
+@given(st.text())
+def test_clean_text_is_printable_and_encodable(text: str) -> None:
+    found = clean(text)
+    assert not UNSAFE.search(found)
+    found.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"methods": {"upper_bound": METHODS["upper_bound"]}},
+        {"methods": {"grid@144": METHODS["grid@144"]}},
+        {"methods": METHODS | {"broken": FakeMethod(0.5, errors=1.0)}},
+        {"methods": METHODS, "benchmarks": ["pope"], "documents": 1},
+        {"methods": {"upper_bound": FakeMethod(0.0), "grid@144": METHODS["grid@144"]}},
+        {"methods": METHODS | {f"random@144:seed={i}": METHODS["random@144"] for i in range(12)}},
+        {"methods": METHODS, "skip": [("grid@144", "gqa"), ("upper_bound", "pope")]},
+    ],
+    ids=["upper bound alone", "no upper bound", "all failed", "one question", "upper bound of 0", "many", "unfinished"],
+)
+def test_poor_runs_still_make_a_page(options: dict, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    found = Outline(build(write_run(tmp_path / "run", **{"documents": 8, **options}), tmp_path))
+    assert {"table", "h1", "article"} <= set(found.tags())
+    assert "nan" not in " ".join(found.text).lower().split()
+
+
+def test_different_protocols_are_refused_unless_forced_and_then_said(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", documents=6),
+        write_run(tmp_path / "b", documents=6, protocol={"prompt": "vicuna_v1"}),
+    ]
+    with pytest.raises(UserError, match=r"prompt \('hf' and 'vicuna_v1'\) differs"):
+        build_report(runs, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    text = " ".join(Outline(build_report(runs, tmp_path / "report.html", force=True).read_text()).text)
+    assert "comparing them was forced" in text and "vicuna_v1" in text
+
+
+def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:
+    build(run, tmp_path)
+    assert set(NAMES) <= {p.name for p in run.path.iterdir()}
+    other = write_run(tmp_path / "b", documents=6)
+    build_report([other, other], tmp_path / "both.html")
+    assert (tmp_path / "both_tables" / "comparison.md").exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_clear_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*Choose another file with --output"):
+        build_report([run], tmp_path / "file" / "report.html")
+
+
+def test_no_path_of_this_machine_gets_onto_the_page(page: str, run: Run) -> None:
+    assert str(run.path.parent) not in page
+
+
+@pytest.mark.parametrize(
+    ("retention", "expected"),
+    [(100.0, "loss-0"), (101.0, "loss-0"), (97.5, "loss-1"), (12.0, "loss-12"), (101.5, "gain-1"), (180.0, "gain-3")],
+)
+def test_heat_goes_by_what_is_lost(retention: float, expected: str) -> None:
+    assert heat(retention) == expected
+    assert heat(float("nan")) == "none"
