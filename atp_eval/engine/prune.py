@@ -6,7 +6,7 @@ model's own code, so KV is written once a layer, for the tokens that are there, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -105,13 +105,15 @@ class Pruned:
             if index + 1 in self.method.prune_layers:
                 hook(layer.self_attn, self._enter_attention)
                 stack.callback(forget, layer.self_attn)
-        self.model._expand_inputs_for_generation = self._expand_inputs
+        self.model._expand_inputs_for_generation = partial(
+            self._expand_inputs, self.model._expand_inputs_for_generation
+        )
         stack.callback(delattr, self.model, "_expand_inputs_for_generation")
 
-    def _expand_inputs(self, expand_size: int = 1, **kwargs: Any) -> Any:
+    def _expand_inputs(self, expand: Callable[..., Any], expand_size: int = 1, **kwargs: Any) -> Any:
         """Called by `generate` to repeat a prompt for its beams: the only place that tells beams from samples."""
         self._beams, self._generating = expand_size, True
-        return type(self.model)._expand_inputs_for_generation(self.model, expand_size=expand_size, **kwargs)
+        return expand(expand_size=expand_size, **kwargs)
 
     def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the vision-language model: a new batch of prompts, or more tokens of the last one."""

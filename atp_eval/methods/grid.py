@@ -67,4 +67,4 @@ class Grid(SinglePoint):
         assert self.keep is not None, "solve() first"
         keep = torch.zeros(point.kept.shape[1], dtype=torch.bool)
         keep[uniform_cells(self.keep, point.grid)] = True
-        return Decision(keep.to(point.kept.device).expand_as(point.kept), count=self.keep)
+        return Decision(keep.to(point.kept.device, non_blocking=True).expand_as(point.kept), count=self.keep)

@@ -71,7 +71,7 @@ class Pool(Method):
         pooled = adaptive_avg_pool2d(image, (self.rows, self.cols)).flatten(2).transpose(1, 2)  # [B, rows * cols, D]
         middles = torch.cartesian_prod(
             torch.tensor(spread(self.rows, point.grid[0])), torch.tensor(spread(self.cols, point.grid[1]))
-        ).to(point.hidden.device)
+        ).to(point.hidden.device, non_blocking=True)
         index = middles[:, 0] * point.grid[1] + middles[:, 1]  # [rows * cols]
         values = torch.zeros_like(point.hidden).index_copy(1, index, pooled)
         taken = (

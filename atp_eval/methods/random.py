@@ -42,5 +42,7 @@ class Random(SinglePoint):
 
     def decide(self, point: Point) -> Decision:
         assert self.keep is not None, "solve() first"
-        scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1]).to(point.kept.device)
+        scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1]).to(
+            point.kept.device, non_blocking=True
+        )
         return keep_top(scores.masked_fill(~point.kept, float("-inf")), self.keep)

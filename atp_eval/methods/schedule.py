@@ -117,4 +117,4 @@ class Schedule(Method):
             scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1])
         else:
             scores = uniform_scores(point.grid).expand(point.kept.shape)
-        return scores.to(point.kept.device).masked_fill(~point.kept, float("-inf"))
+        return scores.to(point.kept.device, non_blocking=True).masked_fill(~point.kept, float("-inf"))
