@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
-from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, entries, reference_of
+from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
 from atp_eval.analysis.retention import COLUMNS as SCORED
 from atp_eval.analysis.retention import Retained, average, retain
 from atp_eval.analysis.significance import RESAMPLES, percentile_interval, wilson
@@ -39,6 +39,7 @@ class Cell:
 
 def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0) -> Summary:
     """Scores, retention, tokens, time and failures of every finished method. Raises UserError when none is finished."""
+    runs = distinct(runs)
     methods = entries(runs)
     cells: dict[str, dict[str, Cell]] = {e.label: {} for e in methods}
     rows, warnings = [], list(unfinished(runs))
@@ -53,7 +54,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
     summaries = tuple(put_together(e, cells[e.label]) for e in methods)
     full = [m.tokens.averages.full for m in summaries if m.tokens]
     return Summary(
-        runs=tuple(r.path.name for r in runs),
+        runs=tuple(run_names(runs).values()),
         benchmarks=tuple(rows),
         methods=summaries,
         contrasts=tuple(contrasts(cells)),

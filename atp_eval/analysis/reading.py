@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -41,8 +42,9 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
 
     Raises UserError when nothing is finished.
     """
+    names = run_names(runs)
     found: list[tuple[Run, str, dict[str, Result]]] = []
-    for run in runs:
+    for run in distinct(runs):
         by_method: dict[str, dict[str, Result]] = {}
         for result in run.results():
             by_method.setdefault(result.method, {})[result.benchmark] = result
@@ -51,9 +53,23 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         raise UserError(f"nothing is finished in {', '.join(str(r.path) for r in runs)}. Finish the run first.")
     times = Counter(method for _, method, _ in found)
     return [
-        Entry(method if times[method] == 1 else f"{method} ({run.path.name})", method, run, results)
+        Entry(method if times[method] == 1 else f"{method} ({names[run.path]})", method, run, results)
         for run, method, results in found
     ]
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Each run folder once, however often it was named."""
+    return list({run.path.resolve(): run for run in runs}.values())
+
+
+def run_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """A name for each run folder: its own, with a number where several have the same."""
+    names: dict[Path, str] = {}
+    for run in distinct(runs):
+        same = sum(1 for path in names if path.name == run.path.name)
+        names[run.path] = f"{run.path.name} #{same + 1}" if same else run.path.name
+    return names
 
 
 def reference_of(entry: Entry, among: Sequence[Entry]) -> Entry | None:

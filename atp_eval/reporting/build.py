@@ -17,7 +17,7 @@ from markupsafe import Markup
 import atp_eval
 from atp_eval.analysis import Interval, Summary, protocol_differences, summarise, write_summary
 from atp_eval.analysis.overlays import interesting_samples
-from atp_eval.analysis.reading import flatten
+from atp_eval.analysis.reading import distinct, flatten, run_names
 from atp_eval.errors import UserError
 from atp_eval.paths import data_folder
 from atp_eval.records import Run
@@ -37,6 +37,7 @@ def build_report(runs: Sequence[Run], output: Path, *, force: bool = False, summ
     summary: `summarise(runs)`, where the caller has it already.
     Raises UserError when the runs' protocols differ (unless forced), nothing is finished, or it cannot be written.
     """
+    runs = distinct(runs)
     differences = protocol_differences(runs)
     if differences and not force:
         raise UserError(f"these runs cannot be compared: {differing(differences)}. --force compares them all the same.")
@@ -75,6 +76,7 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
         .render(
             summary=summary,
             runs=runs,
+            run_names=run_names(runs),
             differences=differing(differences) if differences else None,
             headline=headline(summary),
             series=series,

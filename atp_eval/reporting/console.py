@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,17 +13,23 @@ from atp_eval.analysis import Interval, Summary
 
 def comparison_table(summary: Summary) -> Table:
     """Rows are methods; columns average tokens, each benchmark's score, average retention and time ratio."""
-    table = Table(title="Score and retention", title_justify="left", caption=caption(summary), caption_justify="left")
-    table.add_column("method", no_wrap=True)
-    table.add_column("tokens", justify="right")
-    for b in summary.benchmarks:
-        table.add_column(escape(b.name if b.unit == "%" else f"{b.name} ({b.unit})"), justify="right")
+    # Narrow on purpose: seven benchmarks fit into 80 columns, long labels fold.
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, caption=caption(summary), caption_justify="left")
+    table.add_column("method", overflow="fold", min_width=11)
+    for name, unit in [
+        ("tokens", ""),
+        *((b.name, b.unit.replace("%", "").replace("of ", "/")) for b in summary.benchmarks),
+    ]:
+        table.add_column(escape(f"{name}\n{unit}".strip()), justify="right", no_wrap=True)
     table.add_column("retention, %", justify="right", no_wrap=True)
-    table.add_column("time", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
     for m in summary.methods:
-        scores = [f"{s.score.value:.1f}" if (s := m.scores.get(b.name)) else "–" for b in summary.benchmarks]
+        scores = [
+            f"{s.score.value:.{1 if b.unit == '%' else 0}f}" if (s := m.scores.get(b.name)) else "–"
+            for b in summary.benchmarks
+        ]
         ratio = m.timing.ratio if m.timing else None
-        time = f"× {ratio.value:.2f}" if ratio else "–"
+        time = f"{ratio.value:.2f}" if ratio else "–"
         tokens = f"{m.average_tokens:.0f}" if math.isfinite(m.average_tokens) else "–"
         table.add_row(escape(m.label), tokens, *scores, spread(m.retention, m.is_reference), time)
     return table

@@ -105,6 +105,14 @@ def test_runs_share_an_upper_bound_and_repeated_labels_get_the_runs_name(tmp_pat
     assert summary.method("fastv@144 (a)").retention == summary.method("fastv@144 (b)").retention
 
 
+def test_a_run_named_twice_counts_once_and_equal_names_are_told_apart(run: Run, tmp_path: Path) -> None:
+    assert summarise([run, run], resamples=20).to_json() == summarise([run], resamples=20).to_json()
+    pair = [write_run(tmp_path / side / "run", methods={"grid@144": METHODS["grid@144"]}, documents=4) for side in "ab"]
+    summary = summarise(pair, resamples=20)
+    assert [m.label for m in summary.methods] == ["grid@144 (run)", "grid@144 (run #2)"]
+    assert summary.runs == ("run", "run #2")
+
+
 def test_documents_that_only_one_has_are_counted(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / "a", methods={"upper_bound": METHODS["upper_bound"]}, benchmarks=["gqa"], documents=20),

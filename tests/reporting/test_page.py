@@ -212,7 +212,8 @@ def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:
     build(run, tmp_path)
     assert set(NAMES) <= {p.name for p in run.path.iterdir()}
     other = write_run(tmp_path / "b", documents=6)
-    build_report([other, other], tmp_path / "both.html")
+    third = write_run(tmp_path / "c", documents=6)
+    build_report([other, third], tmp_path / "both.html")
     assert (tmp_path / "both_tables" / "comparison.md").exists()
 
 
