@@ -77,17 +77,19 @@ def read_prompts(input_ids: Tensor, attention_mask: Tensor | None, image_token: 
     """Find image and text in prompts [B, L].
 
     Waits for the device once. Raises UserError for padding on the right, and for a row whose image tokens are not one
-    full grid.
+    full grid with text after it.
     """
     image = input_ids == image_token
     valid = torch.ones_like(image) if attention_mask is None else attention_mask.to(torch.bool)
     after = valid & (image.cumsum(1) == image.sum(1, keepdim=True)) & ~image & image.any(1, keepdim=True)
     stats = torch.stack([valid.sum(1), image.sum(1), after.sum(1), valid[:, -1]], dim=1).tolist()
-    for row, (_, visual, _, ends) in enumerate(stats):
+    for row, (_, visual, text, ends) in enumerate(stats):
         if visual not in (0, cells):
             raise UserError(
                 f"prompt {row} of the batch has {visual} visual tokens; pruning takes one image of {cells} a prompt"
             )
+        if visual and not text:
+            raise UserError(f"prompt {row} of the batch ends with its image; the answer is read off text after it")
         if not ends:
             raise UserError(
                 f"prompt {row} of the batch is padded on the right; set the tokenizer's padding_side='left'"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from atp_eval.engine.layout import Layout
@@ -63,7 +62,7 @@ class PrunePoint:
         return self.rows(self._text)
 
     def last_row(self) -> Tensor:
-        return self.rows(torch.ones_like(self._text[:, :1]))
+        return self.rows(self._text.new_ones(len(self._text), 1))
 
     def rows(self, weights: Tensor) -> Tensor:
         query, key, scaling = self._last_attention()

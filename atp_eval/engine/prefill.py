@@ -45,9 +45,7 @@ class Prefill:
         self._visual = [geometry.cells] * sum(self.has_image)
         firsts = [sample * beams for sample, has in enumerate(self.has_image) if has]
         self._whole = len(firsts) == len(input_ids)
-        self._firsts = torch.tensor(
-            firsts, device=input_ids.device
-        )  # the row that stands for each sample with an image
+        self._firsts = torch.tensor(firsts, device=input_ids.device)  # the row that stands for each sample
         place = {row: i for i, row in enumerate(firsts)}
         self._place = torch.tensor(
             [place.get(row // beams * beams, 0) for row in range(len(input_ids))], device=input_ids.device

@@ -156,7 +156,8 @@ class Pruned:
         input_ids = args[0] if args else kwargs["input_ids"]
         if input_ids.shape[1] == 1:
             return None
-        mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        mask: Tensor | None = kwargs.get("attention_mask")
+        positions: Any = kwargs.get("position_ids")
         if mask is not None or positions is not None:  # either tells the length of the whole text
             total = mask.shape[1] if mask is not None else int(positions[..., -1].max()) + 1
             new = total - self._fed(cache)

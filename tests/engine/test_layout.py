@@ -11,7 +11,7 @@ from atp_eval.engine.layout import read_prompts
 from atp_eval.errors import UserError
 
 IMAGE, CELLS = 9, 4
-rows = st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.integers(0, 3)), min_size=1, max_size=4)
+rows = st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.integers(1, 3)), min_size=1, max_size=4)
 cells = st.lists(st.booleans(), min_size=CELLS, max_size=CELLS)
 
 
@@ -65,6 +65,9 @@ def test_prompts_that_cannot_be_pruned_are_refused_by_name() -> None:
     two = torch.tensor([[1, *[IMAGE] * (2 * CELLS), 2]])
     with pytest.raises(UserError, match="prompt 0 of the batch has 8 visual tokens"):
         read_prompts(two, None, IMAGE, CELLS)
+    last = torch.tensor([[1, *[IMAGE] * CELLS]])
+    with pytest.raises(UserError, match="prompt 0 of the batch ends with its image"):
+        read_prompts(last, None, IMAGE, CELLS)
     right = torch.tensor([[1, *[IMAGE] * CELLS, 2, 0]])
     with pytest.raises(UserError, match="padded on the right"):
         read_prompts(right, (right > 0).long(), IMAGE, CELLS)
