@@ -1,4 +1,4 @@
-"""Build hook: the wheel carries `tasks/` and `reports/` as `atp_eval/_data/...`; an editable install reads them in place."""
+"""Build hook: a wheel carries `tasks/` and `reports/` as `atp_eval/_data/`; an editable install reads them in place."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -144,16 +145,27 @@ class Answerer:
         Returns seconds a question.
         """
         start = self._now()
+        known: dict[str | None, torch.Tensor | None]
         known = {x.image_id: self.cache.get(x.image_id) for x in ready if x.image_id}
         new = {x.image_id: x.image for x in ready if x.image_id and x.image and known[x.image_id] is None}
         if new:
-            known |= dict(zip(new, self.bundle.encode(list(new.values())), strict=True))
+            known |= dict(zip(new, self._features(list(new.values())), strict=True))
         for x in ready:
-            if x.image_id:
-                x.features = known[x.image_id]
-                if x.image_id in new:
-                    self.cache.put(x.image_id, x.features)
+            x.features = known.get(x.image_id)
+            if x.image_id in new and x.features is not None:
+                self.cache.put(str(x.image_id), x.features)
         return (self._now() - start) / max(1, len(ready))
+
+    def _features(self, images: list[Image.Image]) -> list[torch.Tensor]:
+        """Features [V, D] of each image; halved like `_generate` where memory is short."""
+        try:
+            return list(self.bundle.encode(images))
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(images) == 1:
+                raise
+        self.say(f"out of memory at {len(images)} images: trying {len(images) // 2} at a time")
+        half = len(images) // 2
+        return self._features(images[:half]) + self._features(images[half:])
 
     def _generate(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
         """The records of a batch; a batch that does not fit in memory is halved until it does."""
@@ -195,7 +207,7 @@ class Answerer:
                     response=None if bad else row.text,
                     error="the logits were not finite; try --dtype float32" if bad else None,
                     invalid=not bad and not x.ask.is_valid(row.text),
-                    new_tokens=row.count,
+                    new_tokens=row.tokens,
                     prompt_tokens=tokens,
                     seconds=seconds,
                     vision=vision,
@@ -241,7 +253,10 @@ class Answerer:
         """Keep the pictures of the first documents of each benchmark, as the model saw them."""
         for x in ready:
             if self.writer and x.image is not None and x.ask.doc_id < self.keep_images:
-                self.writer.keep_image(str(x.image_id), lambda x=x: webp(self.bundle.view(x.image)))
+                self.writer.keep_image(str(x.image_id), partial(self._picture, x.image))
+
+    def _picture(self, image: Image.Image) -> bytes:
+        return webp(self.bundle.view(image))
 
     def _now(self) -> float:
         if self.bundle.device.type == "cuda":

@@ -22,7 +22,7 @@ from atp_eval.benchmarks import BENCHMARKS, Benchmark, describe, is_valid_answer
 from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
-from atp_eval.models import load_model
+from atp_eval.models import ImageMode, PromptStyle, load_model
 from atp_eval.records import SampleRecord
 from atp_eval.writer import RunWriter
 
@@ -102,8 +102,8 @@ class AtpEval(Answering):
         device: str = "auto",
         dtype: str = "auto",
         attention: str = "sdpa",
-        image: str = "pad",
-        prompt: str = "hf",
+        image: ImageMode = "pad",
+        prompt: PromptStyle = "hf",
         output: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:

@@ -41,7 +41,7 @@ class RunConfig(BaseModel):
     resume: bool = True
 
     @property
-    def resolved_suite(self) -> str:
+    def resolved_suite(self) -> Literal["mini", "real"]:
         """The mini-suite for the embedded model, the real benchmarks for every other one, unless said otherwise."""
         if self.suite != "auto":
             return self.suite

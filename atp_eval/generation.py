@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     """Text of one row, cut at a stop string, and the number of tokens that were generated for it."""
 
     text: str
-    count: int
+    tokens: int
 
 
 def generation_options(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -37,7 +37,7 @@ def new_tokens(output: torch.Tensor, tokenizer: PreTrainedTokenizerBase, until: 
     answers = []
     for row in output.tolist():
         end = next((i + 1 for i, token in enumerate(row) if token == tokenizer.eos_token_id), len(row))
-        text = tokenizer.decode(row[:end], skip_special_tokens=True)
+        text = str(tokenizer.decode(row[:end], skip_special_tokens=True))
         for stop in until:
             if stop:
                 text = text.split(stop)[0]

@@ -144,7 +144,7 @@ def check_schema(data: dict[str, Any], where: object) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 

@@ -145,6 +145,22 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert "out of memory at 4 questions with upper_bound: trying 2 at a time" in said
 
 
+def test_images_that_do_not_fit_together_are_encoded_apart(
+    monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    encode = Bundle.encode
+
+    def run(self: Bundle, images: list[Image.Image]) -> torch.Tensor:
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(self, images)
+
+    monkeypatch.setattr(Bundle, "encode", run)
+    found = answerer()
+    found.answer(questions())
+    assert outcomes(found) == unbroken
+
+
 def test_a_question_that_never_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bundle, "generate", limited(0))
     found = answerer()

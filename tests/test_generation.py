@@ -47,7 +47,7 @@ def test_answers_end_at_eos_and_stop_strings(tokenizer: PreTrainedTokenizerFast)
     rows = torch.tensor([[2, 4, 5, 1, 0], [3, 1, 0, 0, 0], [4, 2, 2, 2, 2]])
     answers = new_tokens(rows, tokenizer, ["stop"])
     assert [a.text for a in answers] == ["yes", "no", ""]
-    assert [a.count for a in answers] == [4, 2, 5]
+    assert [a.tokens for a in answers] == [4, 2, 5]
 
 
 def test_a_row_is_done_once_its_new_text_has_the_stop_string(tokenizer: PreTrainedTokenizerFast) -> None:
