@@ -111,6 +111,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     features = torch.randn(options.batch, geometry.cells, geometry.hidden, generator=generator).to(device, dtype)
 
     seconds: dict[str, list[float]] = {spec: [] for spec in methods}
+    busy: dict[str, list[float]] = {spec: [] for spec in methods}
     choosing: dict[str, list[float]] = {spec: [] for spec in methods}
     traces: dict[str, KeepTrace] = {}
     with bar(console, len(methods) * (options.repeats + 1)) as show, torch.inference_mode(), encoded_already(model):
@@ -122,14 +123,15 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 method = methods[spec]
                 method.seconds = 0.0
                 with prune(model, method, sample_ids=range(options.batch)) as pruned:
-                    start = clock()
+                    start, work = clock(), time.process_time()
                     model(input_ids=ids, pixel_values=features, use_cache=True, logits_to_keep=1)
                     if repeat:
                         seconds[spec].append(clock() - start)
+                        busy[spec].append(time.process_time() - work)
                         choosing[spec].append(method.seconds)
                     traces[spec] = pruned.traces[0]
                 show(spec, 1)
-    first = statistics.median(seconds[options.methods[0]])
+    first, first_busy = (statistics.median(times[options.methods[0]]) for times in (seconds, busy))
     rows = []
     for spec, method in methods.items():
         median = statistics.median(seconds[spec])
@@ -141,6 +143,8 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 "seconds": median,
                 "all_seconds": seconds[spec],
                 "speedup": first / median,
+                "cpu_seconds": statistics.median(busy[spec]),
+                "cpu_speedup": first_busy / statistics.median(busy[spec]),
                 "choosing_share": statistics.median(choosing[spec]) / median,
                 "average_visual_tokens": traces[spec].average_input,
                 "visual_tokens_per_layer": tokens.tolist(),
@@ -170,10 +174,21 @@ def table(result: dict[str, Any]) -> Table:
     view = Table(
         title=f"Prefill of {prompt['visual_tokens']} visual + {prompt['text_tokens']} text tokens, batch "
         f"{prompt['batch']}, {result['geometry']['layers']} layers, {setting['dtype']}, {setting['device']}",
-        caption="Median of interleaved runs. Length: tokens that enter a layer, text included, against no pruning. "
-        "Choosing: share of the time spent on scores and decisions.",
+        caption="Median of interleaved runs; CPU seconds of the process depend little on what else runs. Length: tokens "
+        "that enter a layer, text included, against no pruning. Choosing: share of the time spent on scores and decisions.",
     )
-    for column in ("method", "visual tokens", "seconds", "speed-up", "length", "choosing", "KV MB"):
+    columns = (
+        "method",
+        "visual tokens",
+        "seconds",
+        "speed-up",
+        "CPU seconds",
+        "speed-up",
+        "length",
+        "choosing",
+        "KV MB",
+    )
+    for column in columns:
         view.add_column(column, justify="left" if column == "method" else "right")
     for row in result["rows"]:
         view.add_row(
@@ -181,6 +196,8 @@ def table(result: dict[str, Any]) -> Table:
             f"{row['average_visual_tokens']:.1f}",
             f"{row['seconds']:.3f}",
             f"{row['speedup']:.2f} x",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['cpu_speedup']:.2f} x",
             f"{100 * row['length_share']:.1f} %",
             f"{100 * row['choosing_share']:.2f} %",
             f"{row['kv_bytes'] / 1e6:.1f}",
