@@ -13,10 +13,11 @@ from atp_eval.analysis.significance import Interval, median_interval
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a question, medians over warm batches.
+    """Seconds a question over warm batches.
 
-    llm: prefill and decode with pruning. vision: tower and projector (shared by all methods of a run).
-    ratio: llm time over the upper bound's on the same batches, median; None without an upper bound. batches: how many.
+    llm: prefill and decode with pruning, median over batches. vision: tower and projector, mean over questions (a
+    picture is encoded once for all its questions and methods: most batches cost nothing or much). ratio: llm time over
+    the upper bound's on the same batches, median; None without an upper bound. batches: how many.
     """
 
     llm: float
@@ -40,12 +41,12 @@ def batch_ratios(times: pd.DataFrame, reference: pd.DataFrame) -> pd.Series[floa
 
 
 def timing(times: pd.DataFrame, ratios: pd.Series[float] | None) -> Timing | None:
-    """Medians of a method's batches (of one benchmark or of several together); None where nothing warm was answered."""
+    """Times of a method's batches (of one benchmark or of several together); None where nothing warm was answered."""
     batches = times.drop_duplicates(["batch", "seconds"])
     if batches.empty:
         return None
     ratio = None if ratios is None or ratios.empty else median_interval(np.asarray(ratios))
-    return Timing(float(batches["seconds"].median()), float(batches["vision_seconds"].median()), ratio, len(batches))
+    return Timing(float(batches["seconds"].median()), float(times["vision_seconds"].mean()), ratio, len(batches))
 
 
 def speedup(ratio: Interval | None) -> Interval:

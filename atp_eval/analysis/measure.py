@@ -27,9 +27,10 @@ TOLERANCE = 0.0005  # of a metric's scale, between lmms-eval's number and ours f
 
 @dataclass(frozen=True)
 class Cell:
-    """A method on a benchmark: its Score, and what the sums over benchmarks need besides."""
+    """A method on a benchmark: its Score, the label it is held against, and what sums over benchmarks need besides."""
 
     score: Score
+    reference: str | None
     retained: Retained
     times: pd.DataFrame
     ratios: pd.Series[Any] | None
@@ -51,10 +52,11 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
         for label, cell in measure(row, info, present, resamples, seed).items():
             cells[label][name] = cell
         warnings += disagreements(row, {e.label: cells[e.label][name] for e in present})
-    summaries = tuple(put_together(e, cells[e.label]) for e in methods)
+    names = run_names(runs)
+    summaries = tuple(put_together(e, names[e.run.path], cells[e.label]) for e in methods)
     full = [m.tokens.averages.full for m in summaries if m.tokens]
     return Summary(
-        runs=tuple(run_names(runs).values()),
+        runs=tuple(names.values()),
         benchmarks=tuple(rows),
         methods=summaries,
         contrasts=tuple(contrasts(cells)),
@@ -108,11 +110,11 @@ def measure(
             tokens=tokens[e.label],
             timing=timing(times[e.label], ratios),
         )
-        cells[e.label] = Cell(score, retained, times[e.label], ratios, errors, invalid)
+        cells[e.label] = Cell(score, reference, retained, times[e.label], ratios, errors, invalid)
     return cells
 
 
-def put_together(entry: Entry, cells: dict[str, Cell]) -> MethodSummary:
+def put_together(entry: Entry, run: str, cells: dict[str, Cell]) -> MethodSummary:
     """A method over its benchmarks."""
     samples = sum(c.score.samples for c in cells.values())
     ratios = [c.ratios for c in cells.values() if c.ratios is not None]
@@ -120,7 +122,7 @@ def put_together(entry: Entry, cells: dict[str, Cell]) -> MethodSummary:
     return MethodSummary(
         label=entry.label,
         method=entry.method,
-        run=entry.run.path.name,
+        run=run,
         is_reference=entry.is_reference,
         scores={name: c.score for name, c in cells.items()},
         retention=kept.interval if kept else None,
@@ -165,6 +167,8 @@ def disagreements(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
         ours, theirs = cell.score.score.value, cell.score.reported
         if not abs(ours - theirs) <= TOLERANCE * scale:
             yield f"{label} on {row.name}: lmms-eval reports {theirs:.2f}, its samples add up to {ours:.2f}."
+        if cell.reference and cell.retained.kept is None:
+            yield f"{label} on {row.name}: the upper bound scored nothing there, so there is no retention."
         if cell.retained.missing:
             yield (
                 f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper "

@@ -85,6 +85,8 @@ def retain(
     found = {}
     for label in rows:
         score = percentile_interval(parts[whole[label]].value, drawn[whole[label]])
+        if score.low == score.high:  # answers that are all alike have no spread to resample, which is no certainty
+            score = Interval(score.value)
         kept, common, missing = None, len(rows[label]), 0
         if label in pairs:
             own_part, reference_part, common, missing = pairs[label]

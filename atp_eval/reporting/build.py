@@ -87,6 +87,7 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
             layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),
             is_tiny=any(run.manifest.protocol.get("model") == TINY for run in runs),
             is_mini=any(run.manifest.protocol.get("suite") == "mini" for run in runs),
+            parameters=parameters(runs, summary),
             hashes={name: info.hash for run in reversed(runs) for name, info in run.manifest.benchmarks.items()},
             commands=[command(run) for run in runs],
             report_command=report_command(runs),
@@ -147,10 +148,17 @@ def numbered(summary: Summary) -> Callable[[str], int]:
     return numbers.__getitem__
 
 
+def parameters(runs: Sequence[Run], summary: Summary) -> dict[str, dict[str, Any]]:
+    """What the manifests say of each method, by its label on the page."""
+    names = run_names(runs)
+    by_name = {names[run.path]: run for run in runs}
+    return {m.label: by_name[m.run].manifest.methods[m.method] for m in summary.methods}
+
+
 def model_name(run: Run) -> str:
     """The model as a sentence names it."""
     name = str(run.manifest.protocol.get("model", "this model"))
-    return "the tiny model" if name == TINY else name
+    return "the tiny model" if name == TINY else Path(name).name if Path(name).is_absolute() else name
 
 
 def command(run: Run) -> str:

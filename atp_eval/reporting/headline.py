@@ -58,7 +58,7 @@ def without_retention(summary: Summary) -> list[str]:
     """What can be said without anything to compare."""
     if all(m.is_reference for m in summary.methods):
         return ["Only the unpruned model was run: add pruning methods to compare with it."]
-    names = ", ".join(m.label for m in summary.methods)
+    names = ", ".join(m.label for m in summary.methods if not m.is_reference)
     if any(m.is_reference for m in summary.methods):
         return [f"The unpruned model scored nothing here, so what {names} keep of it cannot be said."]
     return [f"Scores of {names}. The unpruned model was not run, so what pruning costs cannot be said."]

@@ -31,7 +31,15 @@ def test_cold_batches_and_failed_samples_are_left_out() -> None:
     frame.loc[6, ["error", "seconds"]] = ["out of memory", 0.0]
     found = timing(batch_times(frame), None)
     assert found is not None
-    assert (found.llm, found.vision, found.ratio, found.batches) == (1.0, 0.25, None, 3)
+    assert (found.llm, found.ratio, found.batches) == (1.0, None, 3)
+    assert found.vision == pytest.approx(0.25)
+
+
+def test_vision_time_is_a_mean_since_most_pictures_are_known_already() -> None:
+    frame = rows([1.0, 1.0, 1.0, 1.0, 1.0])
+    frame["vision_seconds"] = np.repeat([9.0, 0.0, 0.0, 0.0, 0.4], 2)
+    found = timing(batch_times(frame), None)
+    assert found is not None and found.vision == pytest.approx(0.1)
 
 
 def test_the_ratio_is_paired_so_that_slow_batches_cancel() -> None:

@@ -83,7 +83,10 @@ def test_only_common_documents_are_compared_and_the_others_counted() -> None:
 def test_no_upper_bound_and_an_upper_bound_of_nothing_give_no_retention() -> None:
     alone = retain({"m": rows([1, 0])}, {"m": None}, benchmark="gqa", aggregation="mean", scale=1.0, resamples=50)
     assert alone["m"].kept is None
-    assert retained({"upper_bound": rows([0, 0]), "m": rows([1, 0])})["m"].kept is None
+    nothing = retained({"upper_bound": rows([0, 0]), "m": rows([1, 0])})
+    assert nothing["m"].kept is None
+    assert nothing["upper_bound"].score.value == 0.0
+    assert not nothing["upper_bound"].score.bounded  # all alike is no certainty
 
 
 def test_average_weighs_benchmarks_alike_and_is_narrower_than_one() -> None:

@@ -69,6 +69,13 @@ def test_without_an_upper_bound_there_are_scores_and_a_warning(tmp_path: Path) -
     assert any("upper_bound was not run" in w for w in summary.warnings)
 
 
+def test_an_upper_bound_of_nothing_gives_no_retention_and_a_warning(tmp_path: Path) -> None:
+    methods = {"upper_bound": FakeMethod(-1.0), "grid@144": METHODS["grid@144"]}
+    summary = summarise([write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"])], resamples=50)
+    assert not summary.has_retention
+    assert "grid@144 on gqa: the upper bound scored nothing there, so there is no retention." in summary.warnings
+
+
 def test_a_score_that_the_samples_do_not_reproduce_is_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", benchmarks=["pope"])
     path = run.path / "grid@144" / "pope" / "results.json"

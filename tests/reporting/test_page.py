@@ -95,7 +95,7 @@ def test_the_page_has_all_its_parts(page: str) -> None:
         assert label in text
     assert "What this model shows is said of this model only." in text
     assert "atp-eval run --tasks gqa,mme,pope" in text
-    assert found.tags().count("table") == 4
+    assert found.tags().count("table") == 5
     assert found.tags().count("article") == 8
 
 
