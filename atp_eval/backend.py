@@ -17,7 +17,8 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
-from atp_eval.answering import Answerer, Ask
+from atp_eval.answering import Answerer
+from atp_eval.asks import Ask
 from atp_eval.benchmarks import BENCHMARKS, Benchmark, describe, is_valid_answer
 from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError

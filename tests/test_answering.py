@@ -17,7 +17,8 @@ import torch
 from bundles import small_bundle
 from PIL import Image
 
-from atp_eval.answering import Answerer, Ask, FeatureCache, batches
+from atp_eval.answering import Answerer, FeatureCache
+from atp_eval.asks import Ask, batches
 from atp_eval.documents import DocInfo
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
