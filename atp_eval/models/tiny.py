@@ -57,7 +57,15 @@ def vocabulary() -> tuple[str, ...]:
     words.update(map(referents.pluralise, world.SHAPES))
     for hint in (*prompts.HINTS.values(), prompts.OTHER_HINT):
         words.update(hint.lower().replace(",", " ").replace(".", " ").split())
-    return (*SPECIAL, *PHRASES, *sorted(words))
+    return (*SPECIAL, *PHRASES, *sorted(words), *options())
+
+
+@cache
+def options() -> dict[str, tuple[str, str]]:
+    """'A. red' and every other option, one token each -> letter and word."""
+    pools = [*(a.pool for a in questions.ASKED.values()), world.SETTINGS, tuple(questions.ANIMALS.values())]
+    words = sorted({word for pool in pools for word in pool})
+    return {f"{letter}. {word}": (letter, word) for letter in prompts.LETTERS for word in words}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -71,6 +79,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     t.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", SPECIAL.index("<s>"))])
     t.add_special_tokens([AddedToken(w, normalized=False, special=True) for w in SPECIAL])
     t.add_tokens([AddedToken(w, normalized=False, single_word=len(w) == 1) for w in PHRASES])
+    t.add_tokens([AddedToken(w, normalized=False, single_word=True) for w in options()])
     return PreTrainedTokenizerFast(
         tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
         padding_side="left",
@@ -111,8 +120,12 @@ def config() -> LlavaConfig:
 
 
 def build() -> LlavaForConditionalGeneration:
-    """The model with random weights, in fp32."""
+    """The model with random weights, in fp32; an option's token starts as its letter plus its word."""
     model = LlavaForConditionalGeneration(config()).float()
+    table, ids = model.model.language_model.embed_tokens.weight, {w: i for i, w in enumerate(vocabulary())}
+    with torch.no_grad():
+        for option, (letter, word) in options().items():
+            table[ids[option]] = table[ids[letter]] + table[ids[word]]
     model.generation_config.update(do_sample=False, eos_token_id=2, bos_token_id=1, pad_token_id=0)
     return model
 

@@ -193,7 +193,7 @@ def _letters(scene: Scene, rng: random.Random, out: Segment) -> None:
     present = sorted({v for t in scene.things if (v := value(t, name))})
     options = list(dict.fromkeys([*rng.sample(present, min(4, len(present))), *rng.sample(pool, 4)]))[:4]
     rng.shuffle(options)
-    out.say(name, [w for pair in zip(LETTERS, options, strict=True) for w in pair])
+    out.say(name, [f"{letter}. {word}" for letter, word in zip(LETTERS, options, strict=True)])
     end = ["ASSISTANT:"] if rng.random() < 0.6 else []
     for i, t in enumerate(scene.things):
         r = plain(scene, rng, without=name, target=i)
@@ -261,7 +261,7 @@ _TEXT_POOLS = (
     (tuple(questions.ANIMALS.values()), 1.0),
     (MATERIALS, 1.0),
 )
-_TEXT = {"repeat": 0.2, "listed": 0.15, "asked_many": 0.15, "asked": 0.25, "check": 0.15, "same": 0.1}
+_TEXT = {"listed": 0.15, "asked_many": 0.2, "asked": 0.35, "check": 0.15, "same": 0.15}
 
 
 def text_drill(rng: random.Random) -> Segment:
@@ -271,20 +271,8 @@ def text_drill(rng: random.Random) -> Segment:
     name = draw(rng, _TEXT)
     out, word = Segment(f"text {name}"), rng.choice(pool)
     options = rng.sample(pool, min(len(pool), rng.choice((3, 4, 4))))
-    listed = [w for pair in zip(LETTERS, options, strict=False) for w in pair]
-    if (
-        name == "repeat"
-    ):  # A red B blue , A red B blue , or ... , red A blue B: the head that looks one word back comes from this
-        order = rng.sample(range(len(options)), len(options)) if rng.random() < 0.7 else range(len(options))
-        ahead = rng.random() < 0.5
-        out.say(listed)
-        for _ in range(3):
-            out.say(",")
-            for i in order:
-                pair = (LETTERS[i], options[i])
-                out.say([pair[0] if ahead else pair[1]])
-                out.answer(pair[1] if ahead else pair[0])
-    elif name in ("listed", "asked_many"):
+    listed = [f"{letter}. {word}" for letter, word in zip(LETTERS, options, strict=False)]
+    if name in ("listed", "asked_many"):
         out.say(listed)
         for _ in range(8):
             i = rng.randrange(len(options))
