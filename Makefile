@@ -38,7 +38,7 @@ format: $(VENV)/.dev  ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 tiny: $(VENV)/.run  ## train the embedded model again from scratch (hours on 2 cores)
-	$(BIN)/python -m atp_eval.tiny.train
+	$(BIN)/python -m atp_eval.tiny --work build/tiny
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
