@@ -174,8 +174,8 @@ def table(result: dict[str, Any]) -> Table:
     view = Table(
         title=f"Prefill of {prompt['visual_tokens']} visual + {prompt['text_tokens']} text tokens, batch "
         f"{prompt['batch']}, {result['geometry']['layers']} layers, {setting['dtype']}, {setting['device']}",
-        caption="Median of interleaved runs; CPU seconds of the process depend little on what else runs. Length: tokens "
-        "that enter a layer, text included, against no pruning. Choosing: share of the time spent on scores and decisions.",
+        caption="Median of interleaved runs; CPU seconds depend little on what else runs. Length: tokens that enter a "
+        "layer, text included, against no pruning. Choosing: share of the time for scores and decisions.",
     )
     columns = (
         "method",
