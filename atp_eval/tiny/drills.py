@@ -174,7 +174,9 @@ def candidates(rng: random.Random, answer: str, pool: Iterable[str], out: Segmen
 
 def _check(scene: Scene, rng: random.Random, out: Segment) -> None:
     """'what number is on the red circle ? 3 no 5 yes'."""
-    open_kinds = [k for k in questions.KINDS if k not in ("exist", "more", "relation")]
+    open_kinds = sorted(
+        {k for kinds in questions.BENCHMARK_KINDS.values() for k in kinds} - {"exist", "more", "relation"}
+    )
     for _ in range(10):
         q = questions.ask(scene, rng.choice(open_kinds), rng)
         if q and len(out.words) < LONGEST - 24:
@@ -203,7 +205,7 @@ def _letters(scene: Scene, rng: random.Random, out: Segment) -> None:
             out.answer(LETTERS[options.index(v)])
 
 
-ALL_POINTED = {"extreme": 2.0, "nth": 1.2, "hop": 1.5, "nearest": 1.2, "same": 1.2, "plain": 0.5}
+ALL_POINTED = {"extreme": 2.5, "hop": 1.5, "same": 1.2, "plain": 0.5}
 DRILLS: dict[str, Callable[[Scene, random.Random, Segment], None]] = {
     "attributes": _attributes, "place": _place, "number": _number, "chain": _chain, "order": _order, "many": _many,
     "check": _check,
@@ -225,10 +227,8 @@ SKILLS = {
     "attributes": 0.7,
 }
 LATER = {
-    "attributes": 0.8, "place": 0.6, "number": 0.8, "chain": 1.2, "order": 1.2, "many": 2.5, "check": 3.0,
-    "pointed": 3.0, "extreme": 1.5,
-    "nearest": 1.0, "hop": 1.0, "same": 1.0, "nth": 1.0, "exist": 1.0, "relation": 1.2, "more": 0.8, "setting": 0.4,
-    "letters": 1.5,
+    "attributes": 0.6, "place": 1.2, "number": 0.6, "chain": 1.2, "order": 1.2, "many": 2.0, "check": 2.5,
+    "pointed": 2.5, "extreme": 2.5, "hop": 1.2, "same": 1.0, "exist": 1.5, "relation": 1.5, "more": 0.6, "setting": 0.4, "letters": 2.5,
 }  # fmt: skip
 
 

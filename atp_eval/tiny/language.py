@@ -61,9 +61,9 @@ class Stage:
 STAGES = {
     "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, True),
     "skills": Stage(14, 12, 6, (5e-3, 5e-3), (0.45, 0.45), (0.42, 0.42), (0.8, 0.8), drills.SKILLS, "ground", True),
-    "oracle": Stage(14, 12, 6, (3e-3, 2e-3), (0.28, 0.10), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", True),
-    "few": Stage(112, 8, 6, (5e-3, 3e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle"),
-    "all": Stage(576, 8, 10, (3e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few"),
+    "oracle": Stage(14, 12, 6, (3e-3, 2e-3), (0.20, 0.08), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", True),
+    "few": Stage(112, 8, 6, (3e-3, 1.5e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle"),
+    "all": Stage(576, 8, 10, (2e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few"),
 }
 
 

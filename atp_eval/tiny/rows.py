@@ -24,9 +24,8 @@ LENGTH = 64  # tokens of a row
 TRIES = 20  # to find a question of a kind in a scene
 BENCHMARK_MIX = {"gqa": 2.2, "vqav2": 2.2, "mme": 1.0, "pope": 0.8, "mmb": 1.2, "seed": 1.2, "sqa": 0.7}
 EXTRA_KINDS = {
-    "setting": 0.3, "animal": 0.3, "exist": 0.8, "color": 0.7, "shape": 0.7, "material": 0.7, "number": 1.5,
-    "count": 2.0, "more": 0.8,
-    "relation": 1.0, "extreme": 2.0, "nth": 1.5, "hop": 1.5, "nearest": 1.5, "same": 1.2,
+    "setting": 0.4, "animal": 0.4, "exist": 1.0, "color": 0.8, "shape": 0.8, "material": 0.8, "number": 2.0,
+    "count": 1.5, "more": 0.6, "relation": 1.0, "extreme": 2.5, "hop": 1.2, "same": 1.2,
 }  # fmt: skip
 EXTRA_BENCHMARKS = {"gqa": 0.35, "mme": 0.25, "mmb": 0.18, "seed": 0.12, "sqa": 0.1}  # stands for its form
 WEIGHT_ANSWER, WEIGHT_END, WEIGHT_WORD, WEIGHT_DRILL, WEIGHT_CAPTION = 1.0, 0.1, 0.04, 0.6, 0.2
