@@ -28,7 +28,7 @@ def pooled_grid(tokens: int, grid: tuple[int, int]) -> tuple[int, int] | None:
 class Pool(Method):
     """Average the projected features over a grid of `rows` x `cols` bins (adaptive: bins may overlap by a cell).
 
-    A pooled token takes the position of the cell in the middle of its bin. A bin of one cell leaves its token as it is.
+    A pooled token takes the position of the cell in the middle of its bin. As many bins as cells change nothing.
     """
 
     name: ClassVar[str] = "pool"

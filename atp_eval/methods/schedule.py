@@ -102,9 +102,10 @@ class Schedule(Method):
 
     def decide(self, point: Point) -> Decision:
         assert self.layers is not None and self.keep is not None, "solve() first"
-        return keep_top(self._scores(point), self.keep[self.layers.index(point.layer)])
+        return keep_top(self.scores(point), self.keep[self.layers.index(point.layer)])
 
-    def _scores(self, point: Point) -> Tensor:
+    def scores(self, point: Point) -> Tensor:
+        """[B, V]: what `decide` ranks by; -inf where the token is gone."""
         if self.score == "last_row":
             return point.last_row()
         if self.score == "cross":

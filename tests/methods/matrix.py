@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from atp_eval.methods.random import random_scores
 
 
 class Row(NamedTuple):
     """A method under test, on the small models of the tests (5 layers, 6 x 6 grid).
 
-    keep_all: specs that keep every token. pruning: specs that prune. ranked: whether one score per token decides, so
-    that the highest must stay. budgets: feasible averages; each must be met within the rounding of one count.
+    keep_all: specs that keep every token. pruning: specs that prune. score: (method, point) -> the scores [B, V] whose
+    highest must stay; None for a method that ranks nothing. budgets: feasible averages; each must be met.
     """
 
     name: str
     keep_all: tuple[str, ...]
     pruning: tuple[str, ...]
-    ranked: bool = True
+    score: Callable[[Any, Any], Any] | None = None
     budgets: tuple[int, ...] = (9, 20, 35)
 
 
 MATRIX = (
-    Row("upper_bound", ("upper_bound",), (), ranked=False, budgets=()),
-    Row("fastv", ("fastv:layer=1,keep=36", "fastv@36"), ("fastv:layer=1,keep=7", "fastv:layer=4,keep=20")),
-    Row("random", ("random:layer=0,keep=36", "random@36"), ("random:layer=0,keep=5", "random:layer=2,keep=9,seed=3")),
-    Row("grid", ("grid:layer=2,keep=36",), ("grid:layer=0,keep=9", "grid:layer=3,keep=7"), ranked=False),
-    Row("pool", ("pool@36",), ("pool:rows=3,cols=3", "pool:rows=2,cols=5"), ranked=False, budgets=(9, 20, 36)),
+    Row("upper_bound", ("upper_bound",), (), budgets=()),
+    Row(
+        "fastv",
+        ("fastv:layer=1,keep=36", "fastv@36"),
+        ("fastv:layer=1,keep=7", "fastv:layer=4,keep=20"),
+        lambda method, point: point.last_row(),
+    ),
+    Row(
+        "random",
+        ("random:layer=0,keep=36", "random@36"),
+        ("random:layer=0,keep=5", "random:layer=2,keep=9,seed=3"),
+        lambda method, point: random_scores(method.seed, point.sample_ids, 36),
+    ),
+    Row("grid", ("grid:layer=2,keep=36",), ("grid:layer=0,keep=9", "grid:layer=3,keep=7")),
+    Row("pool", ("pool@36",), ("pool:rows=3,cols=3", "pool:rows=2,cols=5"), budgets=(9, 20, 36)),
     Row(
         "schedule",
         ("schedule:layers=1-3,keep=36-36,score=redundant",),
@@ -35,6 +48,7 @@ MATRIX = (
             "schedule:layers=0-2,keep=18-6,score=random,seed=1",
             "schedule:layers=0-3,keep=18-6,score=grid",
         ),
+        lambda method, point: method.scores(point),
         budgets=(14, 18, 23),
     ),
 )

@@ -12,11 +12,11 @@ from engine.small import answer, make_batch, small_llava
 from atp_eval.engine import model_geometry, prune
 from atp_eval.methods import Geometry, get_method, method_names
 from atp_eval.methods.base import Decision
-from methods.matrix import MATRIX
+from methods.matrix import MATRIX, Row
 
 ALL_KEEPING = [spec for row in MATRIX for spec in row.keep_all]
 ALL_PRUNING = [spec for row in MATRIX for spec in row.pruning]
-RANKED = [spec for row in MATRIX if row.ranked for spec in row.pruning]
+RANKED = [(row, spec) for row in MATRIX if row.score for spec in row.pruning]
 BUDGETS = [f"{row.name}@{budget}" for row in MATRIX for budget in row.budgets]
 
 
@@ -56,25 +56,6 @@ def test_the_budget_is_met(model: Any, spec: str) -> None:
         assert pruned.trace.average_input == budget
 
 
-@pytest.mark.parametrize("spec", RANKED)
-def test_the_highest_scores_stay(spec: str) -> None:
-    """Whatever the scores are: each count's best of what is still there, earlier cells first among equals."""
-    cells = 36
-    scores = torch.randn(3, cells, generator=torch.Generator().manual_seed(5)).round(decimals=1)
-    method = get_method(spec).solve(Geometry(5, (6, 6)))
-    kept = torch.ones(3, cells, dtype=torch.bool)
-    for layer in method.prune_layers:
-        point = FakePoint(layer, scores, kept)
-        decision = method.decide(point)  # type: ignore[arg-type]
-        assert decision.count is not None
-        used = method._scores(point) if method.name == "schedule" else point.used(method)  # type: ignore[attr-defined]
-        for row in range(3):
-            order = sorted(range(cells), key=lambda cell, row=row: (-used[row, cell].item(), cell))  # type: ignore[misc]
-            assert torch.where(decision.keep[row])[0].tolist() == sorted(order[: decision.count])
-        kept = kept & decision.keep
-        assert (kept.sum(1) == decision.count).all()
-
-
 class FakePoint:
     """A point with given scores, the same for every kind of score."""
 
@@ -90,12 +71,23 @@ class FakePoint:
 
     self_score = cross_score = last_row
 
-    def used(self, method: Any) -> torch.Tensor:
-        from atp_eval.methods.random import random_scores
 
-        if method.name == "random":
-            return random_scores(method.seed, self.sample_ids, 36)
-        return self._scores
+@pytest.mark.parametrize(("row", "spec"), RANKED)
+def test_the_highest_scores_stay(row: Row, spec: str) -> None:
+    """Whatever the scores are: the best of what is still there, earlier cells first among equals."""
+    assert row.score is not None
+    scores = torch.randn(3, 36, generator=torch.Generator().manual_seed(5)).round(decimals=1)
+    method = get_method(spec).solve(Geometry(5, (6, 6)))
+    kept = torch.ones(3, 36, dtype=torch.bool)
+    for layer in method.prune_layers:
+        point: Any = FakePoint(layer, scores, kept)
+        decision = method.decide(point)
+        used = row.score(method, point)
+        count = decision.keep[0].sum().item() if decision.count is None else decision.count
+        for sample in range(3):
+            order = sorted(range(36), key=lambda cell: (-used[sample, cell].item(), cell))
+            assert torch.where(decision.keep[sample])[0].tolist() == sorted(order[:count])
+        kept = kept & decision.keep
 
 
 @pytest.mark.parametrize("spec", ALL_PRUNING)
