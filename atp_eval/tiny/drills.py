@@ -228,7 +228,8 @@ SKILLS = {
 }
 LATER = {
     "attributes": 0.6, "place": 1.2, "number": 0.6, "chain": 1.2, "order": 1.2, "many": 2.0, "check": 2.5,
-    "pointed": 2.5, "extreme": 2.5, "hop": 1.2, "same": 1.0, "exist": 1.5, "relation": 1.5, "more": 0.6, "setting": 0.4, "letters": 2.5,
+    "pointed": 2.5, "extreme": 2.5, "hop": 1.2, "same": 1.0, "exist": 1.5, "relation": 1.5, "more": 0.6,
+    "setting": 0.4, "letters": 2.5,
 }  # fmt: skip
 
 

@@ -65,9 +65,16 @@ def test_unknown_words_become_unk():
     assert TOKENIZER("Red RED red.", add_special_tokens=False).input_ids == [tiny.vocabulary().index("red")] * 3
 
 
-def test_option_letters_are_not_the_article():
-    letter, article = (TOKENIZER(t, add_special_tokens=False).input_ids for t in ("A. red", "a red"))
-    assert letter[0] != article[0] and letter[1:] == article[1:]
+def test_an_option_is_one_token_and_its_letter_no_article():
+    one, letter, article = (
+        TOKENIZER(t, add_special_tokens=False).input_ids for t in ("A. red\n", "A. reddish", "a red")
+    )
+    assert [tiny.vocabulary()[i] for i in one] == ["A. red"]
+    assert [tiny.vocabulary()[i] for i in letter] == ["A", "<unk>"]
+    assert [tiny.vocabulary()[i] for i in article] == ["a", "red"]
+    table = tiny.build().model.language_model.embed_tokens.weight
+    ids = [tiny.vocabulary().index(w) for w in ("A. red", "A", "red")]
+    assert torch.equal(table[ids[0]], table[ids[1]] + table[ids[2]])
 
 
 def test_processor_gives_576_image_tokens_and_our_pixels():
