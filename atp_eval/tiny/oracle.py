@@ -40,7 +40,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.place = nn.Linear(PLACED + 4, width)
         nn.init.normal_(self.place.weight, std=0.02)
-        self.place.weight.data[:, PLACED:] *= 8
+        self.place.weight.data[:, PLACED:] *= 16
         self.register_buffer("table", sincos(PLACED) * 0.5, persistent=False)
         ids = {w: i for i, w in enumerate(tiny.vocabulary())}
         self.words = []
