@@ -52,21 +52,21 @@ class Posed:
     options: tuple[str, ...] = ()
 
 
-def pose(scene: Scene, benchmark: str, kind: str, rng: random.Random) -> Posed | None:
+def pose(scene: Scene, benchmark: str, kind: str, rng: random.Random, lured: bool = True) -> Posed | None:
     """Ask a kind of question in the form of a benchmark; None where this try found none."""
     question = ask(scene, kind, rng)
-    return put(question, benchmark, rng) if question else None
+    return put(question, benchmark, rng, lured) if question else None
 
 
-def put(question: Question, benchmark: str, rng: random.Random) -> Posed:
-    """An open question in the form of a benchmark."""
+def put(question: Question, benchmark: str, rng: random.Random, lured: bool = True) -> Posed:
+    """An open question in the form of a benchmark, its wrong options the tempting ones if `lured`."""
     form = FORMS[benchmark]
     if form == "yesno" and question.claim:
-        question = verify(question, rng, rng.random() < 0.5)
+        question = verify(question, rng, rng.random() < 0.5, lured)
     if form != "choice" or len(question.pool) < 3:
         return Posed(
             benchmark, form, prompt(benchmark, question.text), question.answer, 1 / len(question.pool), question
         )
-    options, right = choices(question, rng, rng.choice((3, 4)) if benchmark == "sqa" else 4)
+    options, right = choices(question, rng, rng.choice((3, 4)) if benchmark == "sqa" else 4, lured)
     text = prompt(benchmark, question.text, options, hint_of(benchmark, question.kind))
     return Posed(benchmark, form, text, LETTERS[right], 1 / len(options), question, tuple(options))

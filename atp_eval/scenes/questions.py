@@ -239,21 +239,24 @@ def ask(scene: Scene, kind: str, rng: random.Random) -> Question | None:
     return KINDS[kind].ask(scene, rng)
 
 
-def choices(question: Question, rng: random.Random, n: int = 4) -> tuple[list[str], int]:
-    """Up to n options in random order, lures before other wrong answers, and the index of the right one."""
-    others = [p for p in question.pool if p != question.answer and p not in question.lures]
-    wrong = [*rng.sample(question.lures, len(question.lures)), *rng.sample(others, len(others))][: n - 1]
+def choices(question: Question, rng: random.Random, n: int = 4, lured: bool = True) -> tuple[list[str], int]:
+    """Up to n options in random order and the index of the right one; if `lured`, lures before other wrong answers."""
+    lures = question.lures if lured else ()
+    others = [p for p in question.pool if p != question.answer and p not in lures]
+    wrong = [*rng.sample(lures, len(lures)), *rng.sample(others, len(others))][: n - 1]
     options = [*wrong, question.answer]
     rng.shuffle(options)
     return options, options.index(question.answer)
 
 
-def verify(question: Question, rng: random.Random, truth: bool) -> Question:
+def verify(question: Question, rng: random.Random, truth: bool, lured: bool = True) -> Question:
     """The question as a yes/no question whose answer is yes if `truth`; a ValueError for one that is a yes/no
     question already."""
     if not question.claim:
         raise ValueError(f"a {question.kind} question is a yes/no question already")
     wrong = [p for p in question.pool if p != question.answer]
-    said = question.answer if truth else rng.choice(question.lures if question.lures and rng.random() < 0.7 else wrong)
+    if lured and question.lures and rng.random() < 0.7:
+        wrong = list(question.lures)
+    said = question.answer if truth else rng.choice(wrong)
     text = re.sub(r"\ba (?=[aeiou])", "an ", question.claim.format(said))
     return Question(text, "yes" if truth else "no", ("yes", "no"), question.kind, question.level, question.things)

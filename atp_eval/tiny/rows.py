@@ -21,6 +21,7 @@ from .geometry import CELLS
 from .packed import PREFIX
 
 LENGTH = 64  # tokens of a row
+LURED = 0.4  # share of questions with tempting wrong options; with nothing else, choosing is never learned
 TRIES = 20  # to find a question of a kind in a scene
 BENCHMARK_MIX = {"gqa": 2.2, "vqav2": 2.2, "mme": 1.0, "pope": 0.8, "mmb": 1.2, "seed": 1.2, "sqa": 0.7}
 EXTRA_KINDS = {
@@ -106,7 +107,7 @@ def question_for(scene: Scene, rng: random.Random, extra: float) -> Posed | None
         benchmark = draw(rng, BENCHMARK_MIX)
         kind = draw(rng, BENCHMARK_KINDS[benchmark])
     for _ in range(TRIES):
-        if p := pose(scene, benchmark, kind, rng):
+        if p := pose(scene, benchmark, kind, rng, lured=rng.random() < LURED):
             if FORMS[benchmark] == "choice" and p.answer in ("yes", "no"):
                 return None
             return p
