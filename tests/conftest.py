@@ -5,5 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hypothesis import settings
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("ATP_EVAL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "atp_eval"))
+
+# A busy machine makes no example wrong.
+settings.register_profile("atp_eval", deadline=None)
+settings.load_profile("atp_eval")
