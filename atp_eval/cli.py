@@ -231,8 +231,8 @@ def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bo
     from atp_eval.reporting.console import comparison_table
 
     opened = [read_run(path) for path in runs]
-    page = build_report(opened, output or runs[0] / "report.html", force=force)
     summary = summarise(opened)
+    page = build_report(opened, output or runs[0] / "report.html", force=force, summary=summary)
     if as_json:
         print_json({**summary.to_json(), "report": str(page)})
     else:
