@@ -227,9 +227,9 @@ SKILLS = {
     "attributes": 0.7,
 }
 LATER = {
-    "attributes": 0.6, "place": 1.2, "number": 0.6, "chain": 1.2, "order": 1.2, "many": 2.0, "check": 2.5,
-    "pointed": 2.5, "extreme": 2.5, "hop": 1.2, "same": 1.0, "exist": 1.5, "relation": 1.5, "more": 0.6,
-    "setting": 0.4, "letters": 2.5,
+    "attributes": 0.8, "place": 0.8, "number": 0.8, "chain": 0.8, "order": 1.2, "many": 2.5, "check": 4.0,
+    "pointed": 2.0, "extreme": 3.0, "hop": 0.5, "same": 0.5, "exist": 1.0, "relation": 0.7, "more": 0.4,
+    "setting": 0.4, "letters": 4.0,
 }  # fmt: skip
 
 

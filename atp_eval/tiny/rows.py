@@ -23,12 +23,12 @@ from .packed import PREFIX
 LENGTH = 64  # tokens of a row
 LURED = 0.4  # share of questions with tempting wrong options; with nothing else, choosing is never learned
 TRIES = 20  # to find a question of a kind in a scene
-BENCHMARK_MIX = {"gqa": 2.2, "vqav2": 2.2, "mme": 1.0, "pope": 0.8, "mmb": 1.2, "seed": 1.2, "sqa": 0.7}
+BENCHMARK_MIX = {"gqa": 1.8, "vqav2": 1.8, "mme": 1.2, "pope": 0.7, "mmb": 1.4, "seed": 1.2, "sqa": 0.9}
 EXTRA_KINDS = {
-    "setting": 0.4, "animal": 0.4, "exist": 1.0, "color": 0.8, "shape": 0.8, "material": 0.8, "number": 2.0,
-    "count": 1.5, "more": 0.6, "relation": 1.0, "extreme": 2.5, "hop": 1.2, "same": 1.2,
+    "setting": 0.5, "animal": 0.4, "exist": 1.0, "color": 1.0, "shape": 0.8, "material": 0.8, "number": 2.5,
+    "count": 1.5, "more": 0.4, "extreme": 3.0, "relation": 0.4, "hop": 0.4, "same": 0.4,
 }  # fmt: skip
-EXTRA_BENCHMARKS = {"gqa": 0.35, "mme": 0.25, "mmb": 0.18, "seed": 0.12, "sqa": 0.1}  # stands for its form
+EXTRA_BENCHMARKS = {"gqa": 0.2, "mme": 0.25, "mmb": 0.25, "seed": 0.18, "sqa": 0.12}  # stands for its form
 WEIGHT_ANSWER, WEIGHT_END, WEIGHT_WORD, WEIGHT_DRILL, WEIGHT_CAPTION = 1.0, 0.1, 0.04, 0.6, 0.2
 
 
