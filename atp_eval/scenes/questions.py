@@ -215,7 +215,7 @@ assert set(pointed()) < set(KINDS)
 
 BENCHMARK_KINDS: dict[str, dict[str, float]] = {
     "gqa": {"extreme": 4, "more": 1, "color": 1, "shape": 0.7, "material": 0.7, "exist": 0.7},
-    "vqav2": {"extreme": 2.5, "count": 2, "number": 1.5, "more": 1, "color": 0.8, "setting": 0.3},
+    "vqav2": {"extreme": 2.5, "count": 2, "number": 1.5, "more": 1, "color": 0.8},
     "mme": {"extreme": 2, "exist": 1, "count": 1, "number": 1, "more": 1, "material": 0.5, "setting": 0.5},
     "pope": {"exist": 1},
     "mmb": {"extreme": 2, "number": 1, "count": 1, "color": 0.7, "material": 0.5, "setting": 0.5},
