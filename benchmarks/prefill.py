@@ -177,27 +177,14 @@ def table(result: dict[str, Any]) -> Table:
         caption="Median of interleaved runs; CPU seconds depend little on what else runs. Length: tokens that enter a "
         "layer, text included, against no pruning. Choosing: share of the time for scores and decisions.",
     )
-    columns = (
-        "method",
-        "visual tokens",
-        "seconds",
-        "speed-up",
-        "CPU seconds",
-        "speed-up",
-        "length",
-        "choosing",
-        "KV MB",
-    )
-    for column in columns:
-        view.add_column(column, justify="left" if column == "method" else "right")
+    for column in ("method", "visual tokens", "seconds", "CPU seconds", "length", "choosing", "KV MB"):
+        view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in result["rows"]:
         view.add_row(
             row["method"],
             f"{row['average_visual_tokens']:.1f}",
-            f"{row['seconds']:.3f}",
-            f"{row['speedup']:.2f} x",
-            f"{row['cpu_seconds']:.2f}",
-            f"{row['cpu_speedup']:.2f} x",
+            f"{row['seconds']:.3f} ({row['speedup']:.2f} x)",
+            f"{row['cpu_seconds']:.2f} ({row['cpu_speedup']:.2f} x)",
             f"{100 * row['length_share']:.1f} %",
             f"{100 * row['choosing_share']:.2f} %",
             f"{row['kv_bytes'] / 1e6:.1f}",
@@ -227,7 +214,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Console().print(table(result))
+    console = Console()
+    Console(width=max(console.width, 116)).print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
