@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..models import tiny
 
-SECONDS = {"vision": 1500, "ground": 300, "skills": 300, "oracle": 2000, "few": 900, "all": 1500}
+SECONDS = {"vision": 1500, "ground": 400, "skills": 500, "oracle": 2600, "few": 1200, "all": 1000}
 
 
 def steps(work: Path, out: Path, scale: float) -> list[tuple[str, Path, list[str]]]:

@@ -54,33 +54,48 @@ def kept(plan: Plan, asked: Sequence[int], things: Sequence[int], rng: np.random
     return sorted(np.argsort(-value, kind="stable")[: plan.keep].tolist())
 
 
+def _shared(llm: LlamaModel, seen: Tensor, text: Tensor, until: int) -> tuple[Tensor, Tensor]:
+    """Both at the input of layer `until`: what stands before the questions, [1, n, width], is computed once for all of
+    them, [Q, T, width]."""
+    size, n = llm.config.hidden_size // llm.config.num_attention_heads, seen.shape[1]
+    count, length = text.shape[:2]
+    by_seen, by_text = rotation(torch.arange(n)[None], size), rotation(n + torch.arange(length).expand(count, -1), size)
+    mask = torch.cat([torch.zeros(length, n), causal(length, text.dtype)], 1)
+    for block in llm.layers[:until]:
+        q, k, v = qkv(block, seen, by_seen)
+        tq, tk, tv = qkv(block, text, by_text)
+        keys, values = (torch.cat([a.expand(count, -1, -1, -1), b], 2) for a, b in ((k, tk), (v, tv)))
+        text = after(block, text, attend(tq, keys, values, mask))
+        seen = after(block, seen, attend(q, k, v, causal(n, seen.dtype)))
+    return seen, text
+
+
 @torch.no_grad()
 def answers(
     llm: LlamaModel, image: Tensor, questions: Sequence[Sequence[int]], cells: Sequence[Sequence[int]], layer: int
 ) -> list[int]:
     """The first answered token of questions about one image.
 
-    image [576, width]: projected visual tokens; questions: tokens after the image; cells: what each question
-    keeps before `layer`, equally
-    many; places in the sequence stay as they were.
+    image [576, width]: projected visual tokens; questions: tokens after the image; cells: what each question keeps
+    before `layer`, equally many; places in the sequence stay as they were.
     """
-    count, length = len(questions), max(map(len, questions))
-    size = llm.config.hidden_size // llm.config.num_attention_heads
+    count, length, first = len(questions), max(map(len, questions)), len(PREFIX)
     tokens = torch.zeros(count, length, dtype=torch.long)
     for row, q in enumerate(questions):
         tokens[row, : len(q)] = torch.tensor(q)
-    start = torch.cat([llm.embed_tokens(torch.tensor(PREFIX_IDS)), image])
-    x = torch.cat([start.expand(count, -1, -1), llm.embed_tokens(tokens)], 1)
-    position = torch.arange(x.shape[1]).expand(count, -1)
-    first = len(PREFIX)
-    for i, block in enumerate(llm.layers):
-        if i == layer:
-            fixed, text = torch.arange(first), torch.arange(first + CELLS, x.shape[1])
-            index = torch.stack([torch.cat([fixed, first + torch.tensor(c), text]) for c in cells])
-            x = x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-            position = index
-        by = rotation(position, size)
-        x = after(block, x, attend(*qkv(block, x, by), causal(x.shape[1], x.dtype)))
+    seen = torch.cat([llm.embed_tokens(torch.tensor(PREFIX_IDS)), image])[None]
+    unpruned = all(len(c) == CELLS for c in cells)
+    seen, x = _shared(llm, seen, llm.embed_tokens(tokens), len(llm.layers) if unpruned else layer)
+    if not unpruned:
+        kept_here = torch.stack([torch.cat([torch.arange(first), first + torch.tensor(list(c))]) for c in cells])
+        x = torch.cat([seen[0][kept_here], x], 1)
+        text = first + CELLS + torch.arange(length)
+        by = rotation(
+            torch.cat([kept_here, text.expand(count, -1)], 1),
+            llm.config.hidden_size // llm.config.num_attention_heads,
+        )
+        for block in llm.layers[layer:]:
+            x = after(block, x, attend(*qkv(block, x, by), causal(x.shape[1], x.dtype)))
     ends = torch.tensor([len(q) - 1 - length for q in questions]) + x.shape[1]
     last = x[torch.arange(count), ends]
     return cast("list[int]", F.linear(norm(llm.norm, last), llm.embed_tokens.weight).argmax(-1).tolist())

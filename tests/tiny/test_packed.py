@@ -56,6 +56,18 @@ def test_unpruned_answers_are_those_of_the_stock_model(model):
 
 
 @torch.no_grad()
+def test_keeping_all_but_one_is_the_stock_model_without_it(model):
+    """Dropped before layer 0, with places that stay as they were."""
+    llm, image = model.model.language_model, torch.randn(CELLS, 128) * 0.3
+    question = encode("What color is the star?")
+    x = torch.cat([llm.embed_tokens(torch.tensor(packed.PREFIX_IDS)), image, llm.embed_tokens(torch.tensor(question))])
+    index = torch.cat([torch.arange(40), torch.arange(41, len(x))])
+    wanted = model(inputs_embeds=x[index][None], position_ids=index[None], attention_mask=None).logits[0, -1].argmax()
+    keep = [i for i in range(CELLS) if i != 38]
+    assert answers(llm, image, [question], [keep], 0) == [int(wanted)]
+
+
+@torch.no_grad()
 def test_a_dropped_token_matters_only_to_the_layers_before(model):
     """What it held reaches no answer when it goes before layer 0, and some when it goes before layer 1."""
     llm, image, cells = model.model.language_model, torch.randn(CELLS, 128), list(range(1, CELLS))
