@@ -66,9 +66,7 @@ def test_unknown_words_become_unk():
 
 
 def test_an_option_is_one_token_and_its_letter_no_article():
-    one, letter, article = (
-        TOKENIZER(t, add_special_tokens=False).input_ids for t in ("A. red\n", "A. zebra", "a red")
-    )
+    one, letter, article = (TOKENIZER(t, add_special_tokens=False).input_ids for t in ("A. red\n", "A. zebra", "a red"))
     assert [tiny.vocabulary()[i] for i in one] == ["A. red"]
     assert [tiny.vocabulary()[i] for i in letter] == ["A", "<unk>"]
     assert [tiny.vocabulary()[i] for i in article] == ["a", "red"]
