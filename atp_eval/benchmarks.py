@@ -26,7 +26,7 @@ MME_PERCEPTION = (
 )
 # fmt: on
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-MINI_MME = ("existence", "count", "position", "OCR", "scene")  # the perception categories that the embedded suite asks
+MINI_MME = ("existence", "count", "position", "color", "scene", "OCR")  # the perception categories that scenes can ask
 LLAVA, VILA, INTERNVL, QWEN = "llava-1.5-7b", "vila-7b", "internvl2-8b", "qwen2-vl-7b"
 
 

@@ -107,6 +107,13 @@ def test_help_shows_examples_and_imports_nothing_heavy() -> None:
     assert "Examples" in found and "atp-eval run --tasks gqa,mmb" in found
 
 
+def test_the_folder_of_a_suites_tasks_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "tasks", "real")
+    assert code == 0 and (Path(out.strip()) / "vqav2.yaml").exists()
+
+
 def test_the_shim_is_the_command() -> None:
     shim = Path(__file__).parents[1] / "cli.py"
     found = subprocess.run([sys.executable, str(shim), "--version"], capture_output=True, text=True, check=True)

@@ -95,17 +95,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         task_files.task_folder("real")
 
 
-def test_the_folder_is_printed_for_lmms_evals_own_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["task_files", "real"])
-    task_files.main()
-    assert Path(capsys.readouterr().out.strip()) == task_files.task_folder("real")
-    monkeypatch.setattr("sys.argv", ["task_files", "reel"])
-    with pytest.raises(SystemExit, match="usage"):
-        task_files.main()
-
-
 def test_a_missing_data_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATP_EVAL_DATA", "/no/such/folder")
     with pytest.raises(UserError, match="ATP_EVAL_DATA=/no/such/folder is not a folder"):

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 MME_CATEGORIES = {
     "exist": "existence", "count": "count", "more": "count", "number": "OCR", "setting": "scene", "animal": "scene",
     "relation": "position", "extreme": "position", "nth": "position", "hop": "position", "nearest": "position",
-    "color": "color", "same": "color",
+    "color": "color", "same": "color", "material": "color", "shape": "color",
 }  # fmt: skip
 SEED_TYPE_IDS = {
     "setting": 1, "animal": 1, "exist": 2, "color": 3, "shape": 3, "material": 3, "same": 3, "extreme": 4, "nth": 4,
