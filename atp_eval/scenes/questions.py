@@ -90,7 +90,8 @@ def _pointed(kind: str) -> Callable[[Scene, random.Random], Question | None]:
         referent = REFERENTS[kind](scene, rng)
         names = list(ASKED_WEIGHTS)
         name = rng.choices(names, list(ASKED_WEIGHTS.values()))[0]
-        return about(scene, referent, name, kind) if referent else None
+        question = about(scene, referent, name, kind) if referent else None
+        return question if question and question.lures else None  # or any thing of the class would do
 
     return ask_it
 
@@ -213,14 +214,15 @@ KINDS = {
 }
 assert set(pointed()) < set(KINDS)
 
+# The kinds that the tiny model answers; relation, nth, hop, nearest and same wait for one that was trained longer.
 BENCHMARK_KINDS: dict[str, dict[str, float]] = {
-    "gqa": {"extreme": 4, "more": 1, "color": 1, "shape": 0.7, "material": 0.7, "exist": 0.7},
-    "vqav2": {"extreme": 2.5, "count": 2, "number": 1.5, "more": 1, "color": 0.8},
-    "mme": {"extreme": 2, "exist": 1, "count": 1, "number": 1, "more": 1, "material": 0.5, "setting": 0.5},
+    "gqa": {"extreme": 5, "more": 0.7, "color": 0.7, "shape": 0.7, "material": 0.7, "exist": 0.7},
+    "vqav2": {"extreme": 4, "count": 1.5, "number": 1.5, "more": 0.7, "color": 0.7},
+    "mme": {"extreme": 3, "exist": 1, "count": 0.7, "number": 1, "more": 0.7, "material": 0.5, "setting": 0.3},
     "pope": {"exist": 1},
-    "mmb": {"extreme": 2, "number": 1, "count": 1, "color": 0.7, "material": 0.5, "setting": 0.5},
-    "seed": {"extreme": 2, "count": 1.5, "number": 1, "shape": 0.7, "setting": 0.5},
-    "sqa": {"extreme": 2, "animal": 0.8, "material": 0.5, "color": 0.7},
+    "mmb": {"extreme": 3, "number": 1, "count": 0.7, "color": 0.5, "material": 0.5, "setting": 0.3},
+    "seed": {"extreme": 3, "count": 1, "number": 1, "shape": 0.5, "setting": 0.3},
+    "sqa": {"extreme": 3, "animal": 0.7, "material": 0.5, "color": 0.5},
 }
 
 
