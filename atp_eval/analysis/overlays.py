@@ -101,7 +101,7 @@ def _load(methods: Sequence[Entry], picks: Sequence[tuple[str, int]], pictures: 
         docs = [doc for other, doc in picks if other == name]
         for e in methods:
             for row in e.rows(name, docs=docs).to_dict("records") if name in e.results else []:
-                found[name, row["doc_id"]].append((e, {k: None if _missing(v) else v for k, v in row.items()}))
+                found[name, row["doc_id"]].append((e, {str(k): None if _missing(v) else v for k, v in row.items()}))
     return [_sample(rows, pictures) for rows in found.values()]
 
 
