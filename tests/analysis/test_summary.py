@@ -11,6 +11,7 @@ import pytest
 from synthetic import METHODS, FakeMethod, write_run
 
 from atp_eval.analysis import protocol_differences, summarise, write_summary
+from atp_eval.benchmarks import MINI_MME
 from atp_eval.errors import UserError
 from atp_eval.records import Result, Run
 from atp_eval.writer import write_atomically
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_scores_are_lmms_evals_in_the_shown_unit(run: Run) -> None:
     summary = summarise([run], resamples=100)
     assert [b.name for b in summary.benchmarks] == ["gqa", "mme", "pope"]
-    assert [b.unit for b in summary.benchmarks] == ["%", "of 1000", "%"]
+    assert [b.unit for b in summary.benchmarks] == ["%", f"of {200 * len(MINI_MME)}", "%"]
     for result in run.results():
         score = summary.method(result.method).scores[result.benchmark]
         factor = 1.0 if result.benchmark == "mme" else 100.0
