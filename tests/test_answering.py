@@ -241,6 +241,20 @@ def test_an_interrupted_run_goes_on_to_the_same_records(
             assert len(path.read_text(encoding="utf-8").splitlines()) == 12
 
 
+def test_a_batch_torn_in_the_middle_is_completed_and_no_row_is_written_twice(
+    tmp_path: Path, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    with RunWriter(tmp_path) as writer:
+        answerer(writer=writer).answer(questions())
+        path = writer.folder("fastv@18", "gqa") / "samples.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
+    with RunWriter(tmp_path) as writer:
+        found = answerer(writer=writer)
+        found.answer(questions())
+    assert outcomes(found) == unbroken
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 12
+
+
 KILLED = """
 import sys
 from pathlib import Path
