@@ -35,10 +35,10 @@ class _Model(BaseModel):
 class SampleRecord(_Model):
     """One answered (or failed) question.
 
-    `prompt` is the text that was sent, `question` the bare question in it. Either `response` or `error` is set.
-    Times are this sample's share of its batch: `seconds` is prefill and decode of the LLM with the pruning method,
-    `vision_seconds` vision tower and projector. `group` names samples that are scored
-    together (MME's pairs, MMBench's circular rows). `trace` is `KeepTrace.to_json()`.
+    `prompt` is the text that was sent, `question` the bare question in it. Either `response` or `error` is set. Times
+    are this sample's share of its batch: `seconds` is prefill and decode of the LLM with the pruning method,
+    `vision_seconds` vision tower and projector. `group` names samples that are scored together (MME's pairs, MMBench's
+    circular rows). `trace` is `KeepTrace.to_json()`.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -24,11 +24,9 @@ COUNT_POOL = DIGITS[:7]
 class Question:
     """An open question with its answer.
 
-    `pool` holds the plausible answers (the answer included), `lures` those of them that a model gives that looked
-    at the wrong thing.
-    `things` are the indexes of all things that the answer depends on. `claim` is the same as a yes/no question,
-    with {} for an answer;
-    it is empty where the answer is yes or no already.
+    `pool` holds the plausible answers (the answer included), `lures` those of them that a model gives that looked at
+    the wrong thing. `things` are the indexes of all things that the answer depends on. `claim` is the same as a yes/no
+    question, with {} for an answer; it is empty where the answer is yes or no already.
     """
 
     text: str

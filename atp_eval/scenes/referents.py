@@ -33,9 +33,8 @@ CLEAR = 18  # px by which an order or a side has to be clear
 
 @dataclass(frozen=True)
 class Referent:
-    """`the {text}` points at the thing `target`; `things`: all that have to be looked at; `rivals`: what one
-    might take for it;
-    `told`: the attributes that the phrase gives away."""
+    """`the {text}` points at the thing `target`; `things`: all that have to be looked at; `rivals`: what one might take
+    for it; `told`: the attributes that the phrase gives away."""
 
     text: str
     target: int

@@ -1,8 +1,8 @@
 """What can be in a scene, and the sampling of scenes.
 
 A scene is drawn from few shapes and colours, so that classes such as "the stars" or "the red objects" have several
-members: questions
-about an extreme or a neighbour within a class then need the picture to be read after the class is known.
+members: questions about an extreme or a neighbour within a class then need the picture to be read after the class is
+known.
 """
 
 from __future__ import annotations

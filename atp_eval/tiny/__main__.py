@@ -3,8 +3,8 @@
     python -m atp_eval.tiny --work FOLDER --out FOLDER
 
 Every step runs in a process of its own and leaves its result in the work folder; a step whose result is there is
-skipped, so that the
-same command goes on where it stopped. The seconds are those of the shipped model, on two CPU cores.
+skipped, so that the same command goes on where it stopped. The seconds are those of the shipped model, on two CPU
+cores.
 """
 
 from __future__ import annotations

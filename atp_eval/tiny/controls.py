@@ -3,9 +3,9 @@
 
     python -m atp_eval.tiny.controls --images 700 --json docs/tiny-model.json --markdown docs/tiny-model.md
 
-`oracle` keeps the tokens of the things that a question is about, `background` all the others first. Where
-`background` costs nothing, a
-kind says nothing about what a method keeps. The tables replace what stands between the two marks in the Markdown file.
+`oracle` keeps the tokens of the things that a question is about, `background` all the others first. Where `background`
+costs nothing, a kind says nothing about what a method keeps. The tables replace what stands between the two marks in
+the Markdown file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Drills about a picture: many answers in one segment, without the questions' words around them.
 
-A drill asks one thing of as many objects as there are; that is what makes grounding come within minutes. A segment is
-a list of words
-with the places of those that are answers.
+A drill asks one thing of as many objects as there are; that is what makes grounding come within minutes. A segment is a
+list of words with the places of those that are answers.
 """
 
 from __future__ import annotations
@@ -205,7 +204,7 @@ def _letters(scene: Scene, rng: random.Random, out: Segment) -> None:
             out.answer(LETTERS[options.index(v)])
 
 
-ALL_POINTED = {"extreme": 2.5, "hop": 1.5, "same": 1.2, "plain": 0.5}
+ALL_POINTED = {"extreme": 1.5, "nth": 1.0, "hop": 1.5, "nearest": 1.0, "same": 1.2, "plain": 0.5}
 DRILLS: dict[str, Callable[[Scene, random.Random, Segment], None]] = {
     "attributes": _attributes, "place": _place, "number": _number, "chain": _chain, "order": _order, "many": _many,
     "check": _check,
@@ -227,9 +226,9 @@ SKILLS = {
     "attributes": 0.7,
 }
 LATER = {
-    "attributes": 0.8, "place": 0.8, "number": 0.8, "chain": 0.8, "order": 1.2, "many": 2.5, "check": 4.0,
-    "pointed": 2.0, "extreme": 3.0, "hop": 0.5, "same": 0.5, "exist": 1.0, "relation": 0.7, "more": 0.4,
-    "setting": 0.4, "letters": 4.0,
+    "attributes": 0.8, "place": 0.8, "number": 0.8, "chain": 1.5, "order": 1.5, "many": 2.5, "check": 4.0,
+    "pointed": 2.0, "extreme": 1.5, "nth": 1.0, "hop": 1.0, "nearest": 1.0, "same": 1.0, "exist": 1.0,
+    "relation": 0.7, "more": 0.4, "setting": 0.4, "letters": 3.0,
 }  # fmt: skip
 
 

@@ -5,9 +5,8 @@
     and so on
 
 `ground` and `oracle` see a dozen oracle tokens an image, `few` the 112 most useful tokens of the tower, `all` the 576
-that the model has
-in use. Every stage ends after --seconds; its learning rate and its mix of segments run with the share of the time
-that is gone.
+that the model has in use. Every stage ends after --seconds; its learning rate and its mix of segments run with the
+share of the time that is gone.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ WARM = 40  # steps
 @dataclass(frozen=True)
 class Stage:
     """Visual tokens an image; images a step and rows of text an image; Muon's learning rate and shares of
-    segments, start and end."""
+    segments, start and end; the share of rows whose text does not see the visual tokens in the first layer."""
 
     tokens: int
     images: int
@@ -55,15 +54,18 @@ class Stage:
     extra: tuple[float, float]
     weights: dict[str, float]
     before: str | None
+    blind: float
     oracle: bool = False
 
 
 STAGES = {
-    "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, True),
-    "skills": Stage(14, 12, 6, (5e-3, 5e-3), (0.45, 0.45), (0.42, 0.42), (0.8, 0.8), drills.SKILLS, "ground", True),
-    "oracle": Stage(14, 12, 6, (3e-3, 2e-3), (0.20, 0.08), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", True),
-    "few": Stage(112, 8, 6, (3e-3, 1.5e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle"),
-    "all": Stage(576, 8, 10, (2e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few"),
+    "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, 1.0, True),
+    "skills": Stage(
+        14, 12, 6, (5e-3, 5e-3), (0.45, 0.45), (0.42, 0.42), (0.8, 0.8), drills.SKILLS, "ground", 1.0, True
+    ),
+    "oracle": Stage(14, 12, 6, (3e-3, 2e-3), (0.20, 0.08), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", 1.0, True),
+    "few": Stage(112, 8, 6, (3e-3, 1.5e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle", 0.9),
+    "all": Stage(576, 8, 10, (2e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few", 0.7),
 }
 
 
@@ -100,8 +102,9 @@ class Trainer:
         state.update({f"oracle.{k}": v for k, v in self.oracle.state_dict().items()})
         save_file({k: v.contiguous() for k, v in state.items()}, path)
 
-    def logits(self, split: str, ids: list[int], rows: Rows, compiled: bool) -> Tensor:
-        """Of the packed rows of text about some images, under their visual tokens."""
+    def logits(self, split: str, ids: list[int], rows: Rows, training: bool, share: float = 0.0) -> Tensor:
+        """Of the packed rows of text about some images, under their visual tokens; `share` of the rows blind in
+        the first layer."""
         data = self.data[split]
         labels = data.labels[ids]
         if self.stage.oracle:
@@ -111,8 +114,9 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             image = self.oracle(f, self.llm.embed_tokens) if self.stage.oracle else self.projector(f)
             mask = packed.block_mask(rows.segments, cells.shape[1] + len(packed.PREFIX))
-            run = self.compiled if compiled else packed.forward
-            return run(self.llm, image, cells + len(packed.PREFIX), rows.tokens, rows.positions, mask)
+            blind = packed.HIDDEN * (torch.rand(len(mask), 1, 1, 1) < share).to(mask.dtype)
+            run = self.compiled if training else packed.forward
+            return run(self.llm, image, cells + len(packed.PREFIX), rows.tokens, rows.positions, mask, blind)
 
     def fit(self, images: int = 1500) -> None:
         """Move from oracle tokens to the tower's: refit the projector."""
@@ -130,13 +134,15 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, images: int, rows: int = 6) -> dict[str, str]:
-        """Held-out accuracy by benchmark, form and kind of the training mix's questions."""
+        """Held-out accuracy by benchmark, form and kind of the training mix's questions. Before the tower's tokens
+        come, the first layer stays as blind as it is in training."""
         rng, seen, data = random.Random(5), defaultdict(list), self.data["eval"]
         for i in range(0, images, 16):
             ids = list(range(i, i + 16))
 
             packed_rows = pack([data.scenes[j] for j in ids for _ in range(rows)], partial(self._asked, rng))
-            best = self.logits("eval", ids, packed_rows, False).argmax(-1)
+            share = self.stage.blind if self.stage.oracle else 0.0
+            best = self.logits("eval", ids, packed_rows, False, share).argmax(-1)
             for a in packed_rows.asked:
                 p = cast(Posed, a.what)
                 for key in ("all", p.benchmark, f"{p.question.kind}/{p.form}"):
@@ -192,7 +198,7 @@ class Trainer:
             started = time.time()
             rows = pack(scenes, partial(self._drawn, mix))
             packing += time.time() - started
-            out = self.logits("train", ids, rows, True)
+            out = self.logits("train", ids, rows, True, stage.blind)
             ce = F.cross_entropy(out[:, :-1].float().flatten(0, 1), rows.tokens[:, 1:].flatten(), reduction="none")
             loss = (ce.view(len(rows.tokens), -1) * rows.weights[:, 1:]).sum() / rows.weights.sum()
             for _, optimizer in optimizers:

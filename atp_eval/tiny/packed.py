@@ -1,8 +1,8 @@
 """The tiny LLaVA's forward pass over one image and many questions about it, for training and for controls.
 
 The visual tokens are computed once per image; rows of text, each with several segments that cannot see each other,
-attend to them. The
-result for every segment is that of the stock model for `<s> USER: image segment`, which a test checks.
+attend to them. The result for every segment is that of the stock model for `<s> USER: image segment`, which a test
+checks.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ def causal(n: int, dtype: torch.dtype) -> Tensor:
     return torch.full((n, n), HIDDEN, dtype=dtype).triu(1)
 
 
-def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+def forward(
+    llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor, blind: Tensor
+) -> Tensor:
     """Logits [B * rows, T, vocabulary] of rows of text about images.
 
     image [B, n, width]: projected visual tokens; places [B, n]: their places in the sequence; tokens, positions
-    [B * rows, T]: the rows;
-    mask [B * rows, 1, T, 2 + n + T] from `block_mask`.
+    [B * rows, T]: the rows; mask [B * rows, 1, T, 2 + n + T] from `block_mask`; blind [B * rows, 1, 1, 1]: HIDDEN for
+    rows whose text does not see the visual tokens in the first layer, 0 for the others.
     """
     embed, rows, last = llm.embed_tokens, len(tokens) // len(image), len(llm.layers) - 1
     size = llm.config.hidden_size // llm.config.num_attention_heads
@@ -77,6 +79,8 @@ def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, posi
     own = causal(seen.shape[1], mask.dtype)
     before = torch.arange(len(PREFIX)).expand(len(image), -1)
     by_seen, by_text = rotation(torch.cat([before, places], 1), size), rotation(positions, size)
+    visual = F.pad(torch.ones(image.shape[1], dtype=mask.dtype), (len(PREFIX), tokens.shape[1]))
+    first = mask + blind * visual
     for i, layer in enumerate(llm.layers):
         q, k, v = qkv(layer, seen, by_seen)
         tq, tk, tv = qkv(layer, text, by_text)
@@ -84,7 +88,7 @@ def forward(llm: LlamaModel, image: Tensor, places: Tensor, tokens: Tensor, posi
             torch.cat([k.repeat_interleave(rows, 0), tk], 2),
             torch.cat([v.repeat_interleave(rows, 0), tv], 2),
         )
-        text = after(layer, text, attend(tq, keys, values, mask))
+        text = after(layer, text, attend(tq, keys, values, first if i == 0 else mask))
         if i < last:
             seen = after(layer, seen, attend(q, k, v, own))
     return F.linear(norm(llm.norm, text), embed.weight)

@@ -3,8 +3,8 @@
     python -m atp_eval.tiny.vision --work FOLDER --seconds 1500
 
 Most of the time goes into windows of 8 x 8 cells around things (few of the 576 cells of a picture show any), the last
-part into whole
-pictures. Besides the labels the tower learns where a cell is and where the centre of its thing is: relations need that.
+part into whole pictures. Besides the labels the tower learns where a cell is and where the centre of its thing is:
+relations need that.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -39,12 +40,27 @@ def test_packed_rows_equal_the_stock_model(model):
     image = torch.randn(1, CELLS, 128) * 0.1
     mask = packed.block_mask(rows.segments, CELLS + len(packed.PREFIX), torch.float32)
     places = torch.arange(CELLS)[None] + len(packed.PREFIX)
-    out = packed.forward(model.model.language_model, image, places, rows.tokens, rows.positions, mask)
+    seeing = torch.zeros(2, 1, 1, 1)
+    out = packed.forward(model.model.language_model, image, places, rows.tokens, rows.positions, mask, seeing)
     for row in range(2):
         for segment in range(int(rows.segments[row].max()) + 1):
             at = (rows.segments[row] == segment).nonzero()[:, 0]
             wanted = stock(model, image[0], rows.tokens[row, at].tolist())
             assert torch.allclose(out[row, at], wanted, atol=2e-4)
+
+
+@torch.no_grad()
+def test_blind_rows_do_not_see_the_picture_in_the_first_layer(model):
+    rng, llm = random.Random(0), copy.deepcopy(model.model.language_model)
+    rows = pack([sample_scene(1, "train")] * 2, lambda s: drawn(s, rng, MIX))
+    mask = packed.block_mask(rows.segments, CELLS + len(packed.PREFIX), torch.float32)
+    places = torch.arange(CELLS)[None] + len(packed.PREFIX)
+    blind = torch.tensor([packed.HIDDEN, 0.0])[:, None, None, None]
+    llm.layers = llm.layers[:1]
+    pictures = torch.randn(2, 1, CELLS, 128)
+    one, other = (packed.forward(llm, x, places, rows.tokens, rows.positions, mask, blind) for x in pictures)
+    assert torch.equal(one[0], other[0])
+    assert not torch.equal(one[1], other[1])
 
 
 @torch.no_grad()
