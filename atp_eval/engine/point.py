@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from atp_eval.engine.layout import Layout
-from atp_eval.engine.scores import rows_score, self_score
+from atp_eval.engine.scores import causal_self_score, rows_score, self_score
 from atp_eval.errors import UserError
 
 
@@ -54,9 +54,10 @@ class PrunePoint:
     def sample_ids(self) -> Sequence[str]:
         return self._sample_ids()
 
-    def self_score(self) -> Tensor:
+    def self_score(self, causal: bool = False) -> Tensor:
         query, key, scaling = self._last_attention()
-        return self._layout.to_cells(self_score(query, key, self._layout.visual, scaling), float("-inf"))
+        score = (causal_self_score if causal else self_score)(query, key, self._layout.visual, scaling)
+        return self._layout.to_cells(score, float("-inf"))
 
     def cross_score(self) -> Tensor:
         return self.rows(self._text)

@@ -18,10 +18,12 @@ from transformers import LlavaForConditionalGeneration
 from transformers.cache_utils import Cache
 
 from atp_eval.engine.attention import forget, layer_mask, read_once
+from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry
 from atp_eval.engine.layout import read_prompts
 from atp_eval.engine.point import Attention
 from atp_eval.engine.prefill import Prefill
+from atp_eval.engine.rope2d import coordinates, rotary_2d, saved
 from atp_eval.errors import UserError
 from atp_eval.methods import Method, get_method
 from atp_eval.trace import KeepTrace
@@ -65,6 +67,7 @@ class Pruned:
         self.model: Any = model
         self.geometry = model_geometry(model.config)
         self.method = method.solve(self.geometry)
+        self.method.verify(partial(fingerprint, model))
         self.sample_ids = sample_ids
         self._text_model: Any = model.model.language_model
         self._beams = 1
@@ -97,6 +100,10 @@ class Pruned:
         def hook(module: nn.Module, function: Any) -> None:
             stack.callback(module.register_forward_pre_hook(function, with_kwargs=True).remove)
 
+        if self.method.language_model is not None:
+            stack.enter_context(swapped(self.model, self.method.language_model))
+        if self.method.positions == "2d":
+            stack.callback(self._text_model.rotary_emb.register_forward_hook(self._rotate, with_kwargs=True).remove)
         hook(self.model.model, self._enter_model)
         hook(self._text_model, self._enter_text_model)
         for index, layer in enumerate(layers):
@@ -182,6 +189,17 @@ class Pruned:
         embeds, fed = kwargs["inputs_embeds"], self._fed(kwargs["past_key_values"])
         kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
         return args, kwargs
+
+    def _rotate(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """After the rotary embedding: the image by rows and columns, the text after it moved up."""
+        if not self._has_images():
+            return None
+        assert self._prefill is not None
+        hidden, positions = args[0], kwargs["position_ids"]
+        if self._reading:
+            return rotary_2d(module.forward, hidden, coordinates(self._prefill.start, self.geometry.grid))
+        shift = saved(self.geometry.grid) * self._prefill.start.visual.any(1, keepdim=True)
+        return module.forward(hidden, position_ids=positions - shift)
 
     def _enter_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the attention of the layer that a prune point scores from."""

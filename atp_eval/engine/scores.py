@@ -25,6 +25,20 @@ def self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Te
     return torch.einsum("bgd,bgld->bl", mean_query, key) * (scaling / groups)
 
 
+def causal_self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Tensor:
+    """[B, L]: like `self_score`, but over the visual queries that may see the key: itself and those after it.
+
+    The mean over m >= n of q_m . k_n is the suffix sum of queries at n, over their number, times k_n: still one pass.
+    """
+    query, key = _exact(query), _exact(key)
+    batch, groups = key.shape[:2]
+    seen = visual.to(query.dtype)
+    queries = (query * seen[:, None, :, None]).view(batch, groups, -1, *query.shape[2:]).mean(2)  # [B, G, L, d]
+    later = queries.flip(2).cumsum(2).flip(2)
+    count = seen.flip(1).cumsum(1).flip(1).clamp(min=1)
+    return torch.einsum("bgld,bgld->bl", later, key) / count * (scaling / groups)
+
+
 def rows_score(query: Tensor, key: Tensor, weights: Tensor, valid: Tensor, scaling: float) -> Tensor:
     """[B, L]: mean attention probability that each token gets from the last R rows, averaged over heads.
 

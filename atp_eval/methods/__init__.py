@@ -12,6 +12,7 @@ __all__ = ["Decision", "Geometry", "Method", "Point", "get_method", "keep_top", 
 
 _HOMES = {
     "upper_bound": "upper_bound:UpperBound",
+    "atp": "atp:ATP",
     "fastv": "fastv:FastV",
     "random": "random:Random",
     "grid": "grid:Grid",

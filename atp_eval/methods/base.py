@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from atp_eval.errors import UserError
 from atp_eval.methods.spec import format_spec
@@ -53,8 +53,11 @@ class Point(Protocol):
     def sample_ids(self) -> Sequence[str]:
         """One stable name per sample, to seed randomness from."""
 
-    def self_score(self) -> Tensor:
-        """[B, V]: mean pre-softmax logit that a token receives from the visual tokens (ATP-LLaVA, Eq. 3)."""
+    def self_score(self, causal: bool = False) -> Tensor:
+        """[B, V]: mean pre-softmax logit that a token receives from the visual tokens (ATP-LLaVA, Eq. 3).
+
+        causal: from itself and later ones only, those that may see it.
+        """
 
     def cross_score(self) -> Tensor:
         """[B, V]: mean attention probability that it receives from the text rows after the image (ATP-LLaVA, Eq. 4)."""
@@ -95,7 +98,8 @@ class Method(ABC):
 
     average: the budget after '@' (`fastv@144`): the mean over decoder layers of the visual tokens that enter the layer.
         It is not solved until `solve` is called with a model's geometry.
-    asked: on a solved method, the spec that it was solved from; no parameter of the spec string.
+    asked: on a solved method, the spec that it was solved from. Fields with repr=False are no parameters of the spec
+        string.
     """
 
     name: ClassVar[str]
@@ -118,6 +122,19 @@ class Method(ABC):
     @abstractmethod
     def decide(self, point: Point) -> Decision:
         """What stays before `point.layer`."""
+
+    def verify(self, fingerprint: Callable[[], str]) -> None:  # noqa: B027
+        """Raise UserError where the method was trained for a model with other weights; most fit any model."""
+
+    @property
+    def positions(self) -> Literal["1d", "2d"]:
+        """How the prompt's tokens are numbered: one after the other, or the image by rows and columns (2-D RoPE)."""
+        return "1d"
+
+    @property
+    def language_model(self) -> dict[str, Tensor] | None:
+        """Weights that the method was trained together with, by their names in the language model; None for its own."""
+        return None
 
     @property
     def label(self) -> str:

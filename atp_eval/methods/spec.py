@@ -1,7 +1,7 @@
 """Spec strings: `name`, `name@average`, `name:key=value,...`, `name@average:key=value,...`.
 
 The types come from the fields of the method's dataclass: whole numbers, numbers (also `1/3`), lists of whole numbers
-(`1-3-6`), words from a Literal. Nothing else is read from the string.
+(`1-3-6`), words from a Literal, text (a folder). Nothing else is read from the string.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def format_spec(method: Method) -> str:
 
 
 def _parameters(cls: type[Method]) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls) if f.name not in ("average", "asked")]
+    return [f.name for f in dataclasses.fields(cls) if f.name != "average" and f.repr]
 
 
 def _text(value: Any) -> str:
@@ -69,6 +69,10 @@ def _convert(method: str, key: str, text: str, hint: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
     text = text.strip()
+    if hint is str:
+        if not text:
+            raise UserError(f"{method}: {key} is empty")
+        return text
     if typing.get_origin(hint) is Literal:
         if text not in typing.get_args(hint):
             raise unknown(f"value of {key} for {method}", text, typing.get_args(hint))

@@ -1,0 +1,143 @@
+"""ATP-LLaVA: thresholds that are learned for each layer and instance decide how many tokens stay.
+
+Ye et al., "ATP-LLaVA: Adaptive Token Pruning for Large Vision Language Models", CVPR 2025 (arXiv 2412.00447).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+import torch
+
+from atp_eval.errors import UserError
+from atp_eval.methods.atp.adapter import Adapter, load_adapter, read_config, shipped
+from atp_eval.methods.atp.rules import hard_mask, margin
+from atp_eval.methods.atp.scores import normalise, redundant_score, spatial_score
+from atp_eval.methods.atp.thresholds import ThresholdModule
+from atp_eval.methods.base import Decision, Geometry, Method, Point
+from atp_eval.methods.random import random_scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ATP(Method):
+    """Before each of the adapter's layers a token stays if its redundant score passes theta_r or its spatial score
+    passes theta_s (Eq. 11).
+
+    adapter: a folder that `atp-eval train` wrote, or the name of one that ships. With a budget instead (atp@144) it is
+        the one that ships for a model of this shape and was trained for that average; the average that it achieves on
+        some questions is measured, not exact.
+    layers: for the record; must be those of the adapter.
+    control: none; static has the thresholds frozen at their means over training samples; shuffled keeps as many tokens
+        as some other training sample kept, the best by the same scores. They ask whether adapting helps at all.
+    """
+
+    name: ClassVar[str] = "atp"
+    adapter: str | None = None
+    layers: tuple[int, ...] | None = None
+    control: Literal["none", "static", "shuffled"] = "none"
+    trained: Adapter | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.average is None and self.adapter is None:
+            raise UserError("atp needs an adapter: write atp@144 where one ships, or atp:adapter=FOLDER")
+        if self.average is not None and self.adapter is not None:
+            raise UserError(f"atp: give a budget (@{self.average}) or adapter={self.adapter}, not both")
+
+    @property
+    def prune_layers(self) -> tuple[int, ...]:
+        return self._adapter.config.options.layers
+
+    @property
+    def positions(self) -> Literal["1d", "2d"]:
+        return self._adapter.config.options.positions
+
+    @property
+    def language_model(self) -> dict[str, Tensor] | None:
+        return self._adapter.language_model
+
+    @property
+    def _adapter(self) -> Adapter:
+        assert self.trained is not None, "solve() first"
+        return self.trained
+
+    def solve(self, geometry: Geometry) -> ATP:
+        if self.trained is not None:
+            return self
+        name = self.adapter or self._shipped(geometry)
+        folder = shipped().get(name, Path(name))
+        base, layers = read_config(folder).base, read_config(folder).options.layers
+        if (base.num_layers, base.grid) != (geometry.num_layers, geometry.grid):
+            raise UserError(
+                f"{self.label}: the adapter is for {base.id} ({base.num_layers} layers, {_by(base.grid)} visual tokens); "
+                f"it has {geometry.num_layers} layers and {_by(geometry.grid)}. Train one: atp-eval train"
+            )
+        if self.layers is not None and self.layers != layers:
+            asked, has = ("-".join(map(str, x)) for x in (self.layers, layers))
+            raise UserError(f"atp: layers={asked}, but the adapter prunes before {has}; leave layers= out")
+        return self._solved(adapter=name, layers=layers, trained=load_adapter(folder))
+
+    def _shipped(self, geometry: Geometry) -> str:
+        """The name of the package's adapter for this budget and a model of this shape."""
+        found = {}
+        for name, folder in shipped().items():
+            config = read_config(folder)
+            fits = (config.base.num_layers, config.base.grid) == (geometry.num_layers, geometry.grid)
+            if fits and not config.language_model and config.target is not None:
+                found[round(config.target)] = name
+        if self.average in found:
+            return found[self.average]
+        there = ", ".join(f"atp@{average}" for average in sorted(found))
+        hint = f"there are {there}" if found else "none ships for this model"
+        raise UserError(
+            f"atp@{self.average}: no trained adapter; {hint}. Train one: atp-eval train, then adapter=FOLDER"
+        )
+
+    def verify(self, fingerprint: Callable[[], str]) -> None:
+        base = self._adapter.config.base
+        if (found := fingerprint()) != base.fingerprint:
+            raise UserError(
+                f"{self.label}: the adapter was trained on {base.id} (weights {base.fingerprint}), this model has "
+                f"weights {found}. An adapter fits only its own model; train one: atp-eval train"
+            )
+
+    def decide(self, point: Point) -> Decision:
+        adapter = self._adapter.to(point.kept.device)
+        if adapter is not self.trained:
+            object.__setattr__(self, "trained", adapter)
+        options, index = adapter.config.options, self.prune_layers.index(point.layer)
+        module, kept = cast(ThresholdModule, adapter.modules[index]), point.kept
+        s_self = normalise(point.self_score(causal=options.causal_self), kept, options.score_norm, "self")
+        s_cross = normalise(point.cross_score(), kept, options.score_norm, "cross")
+        redundant = redundant_score(s_self, s_cross, options.scores, module.mix)
+        spatial = spatial_score(point.grid, options.lambda_sample, options.strides).to(redundant)
+        theta_r, theta_s = module(s_self, s_cross, point.grid)
+        if self.control == "static":
+            theta_r, theta_s = adapter.theta[index].to(redundant)
+        passed = margin(redundant, spatial, theta_r.to(redundant), theta_s.to(redundant), options.rules)
+        if self.control == "shuffled":
+            return Decision(_best(passed, kept, self._other_counts(point, adapter.counts[:, index])))
+        return Decision(hard_mask(passed, redundant, kept))
+
+    @staticmethod
+    def _other_counts(point: Point, counts: Tensor) -> Tensor:
+        """[B]: the count of one training sample each, the same sample at every prune point."""
+        drawn = random_scores(0, point.sample_ids, 1)[:, 0]
+        return counts[(drawn * len(counts)).long().to(counts.device)]
+
+
+def _best(scores: Tensor, kept: Tensor, counts: Tensor) -> Tensor:
+    """[B, V] bool: the `counts` [B] best of the survivors; of equal ones the earlier cell."""
+    order = scores.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    place = order.argsort(1)
+    return (place < counts[:, None]) & kept
+
+
+def _by(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} x {grid[1]}"
