@@ -75,8 +75,8 @@ class ATP(Method):
         base, layers = read_config(folder).base, read_config(folder).options.layers
         if (base.num_layers, base.grid) != (geometry.num_layers, geometry.grid):
             raise UserError(
-                f"{self.label}: the adapter is for {base.id} ({base.num_layers} layers, {_by(base.grid)} visual tokens); "
-                f"it has {geometry.num_layers} layers and {_by(geometry.grid)}. Train one: atp-eval train"
+                f"{self.label}: the adapter is for {base.id} with {base.num_layers} layers and {_by(base.grid)} visual "
+                f"tokens; this model has {geometry.num_layers} and {_by(geometry.grid)}. Train one: atp-eval train"
             )
         if self.layers is not None and self.layers != layers:
             asked, has = ("-".join(map(str, x)) for x in (self.layers, layers))
