@@ -15,12 +15,13 @@ def self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Te
     """[B, L]: mean pre-softmax logit that a token gets from the visual queries, averaged over heads (ATP-LLaVA, Eq. 3).
 
     Logits are linear in the query, so the mean over queries is one query: mean_m(q_m . k_n) = mean_m(q_m) . k_n.
-    The paper puts no causal mask on these logits and neither does this. `visual` [B, L] bool: the queries to average;
-    a sample with none scores 0.
+    The paper puts no causal mask on these logits and neither does this. `visual` [B, L]: the queries to average, bool
+    or weights; a sample with none scores 0.
     """
     query, key = _exact(query), _exact(key)
     batch, groups, _, size = key.shape
-    weights = visual.to(query.dtype) / visual.sum(1, keepdim=True).clamp(min=1)
+    weights = visual.to(query.dtype)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
     mean_query = torch.einsum("bl,bhld->bhd", weights, query).view(batch, groups, -1, size).mean(2)  # [B, G, d]
     return torch.einsum("bgd,bgld->bl", mean_query, key) * (scaling / groups)
 
@@ -35,7 +36,7 @@ def causal_self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float
     seen = visual.to(query.dtype)
     queries = (query * seen[:, None, :, None]).view(batch, groups, -1, *query.shape[2:]).mean(2)  # [B, G, L, d]
     later = queries.flip(2).cumsum(2).flip(2)
-    count = seen.flip(1).cumsum(1).flip(1).clamp(min=1)
+    count = seen.flip(1).cumsum(1).flip(1).clamp(min=1e-30)
     return torch.einsum("bgld,bgld->bl", later, key) / count * (scaling / groups)
 
 
@@ -45,13 +46,41 @@ def rows_score(query: Tensor, key: Tensor, weights: Tensor, valid: Tensor, scali
     A softmax row needs its own query only, so R rows cost R x L. Causal; keys that are not `valid` [B, L] get nothing.
     weights: [B, R], not negative; the rows' shares in the mean, scaled here to add up to 1. All zero scores 0.
     """
-    query, key = _exact(query), _exact(key)
-    batch, heads, length, size = query.shape
-    groups, rows = key.shape[1], weights.shape[1]
-    last = query[:, :, length - rows :].reshape(batch, groups, -1, size)  # [B, G, H/G * R, d]
-    logits = (last @ key.transpose(2, 3)).view(batch, heads, rows, length) * scaling
-    place = torch.arange(length, device=key.device)
-    seen = (place <= place[length - rows :, None]) & valid[:, None, :]  # [B, R, L]
+    length, rows = query.shape[2], weights.shape[1]
+    places = torch.arange(length - rows, length, device=key.device).expand(len(weights), -1)
+    return _attended(query[:, :, length - rows :], places, key, weights, valid, scaling)
+
+
+def rows_score_at(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """[B, L]: like `rows_score` with equal weights, from the rows in `rows` [B, L] bool, wherever they are.
+
+    bias [B, L] is added to the logits of each key: the log of a soft mask. For training, where tokens stay in place;
+    waits for the device.
+    """
+    count = int(rows.sum(1).max())
+    places = rows.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+    index = places[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
+    return _attended(query.gather(2, index), places, key, rows.gather(1, places), valid, scaling, bias)
+
+
+def _attended(
+    queries: Tensor,
+    places: Tensor,
+    key: Tensor,
+    weights: Tensor,
+    valid: Tensor,
+    scaling: float,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """[B, L]: weighted mean of the softmax rows of queries [B, H, R, d] at places [B, R]."""
+    queries, key = _exact(queries), _exact(key)
+    batch, heads, rows, size = queries.shape
+    groups, length = key.shape[1:3]
+    logits = queries.reshape(batch, groups, -1, size) @ key.transpose(2, 3)  # [B, G, H/G * R, L]
+    logits = logits.view(batch, heads, rows, length) * scaling
+    if bias is not None:
+        logits = logits + bias[:, None, None].to(logits.dtype)
+    seen = (torch.arange(length, device=key.device) <= places[..., None]) & valid[:, None, :]  # [B, R, L]
     logits = logits.masked_fill(~seen[:, None], torch.finfo(logits.dtype).min)
     shares = weights.to(logits.dtype) / weights.sum(1, keepdim=True).to(logits.dtype).clamp(min=1e-30)
     return torch.einsum("br,bhrl->bl", shares, logits.softmax(-1)) / heads
