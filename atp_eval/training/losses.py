@@ -16,7 +16,7 @@ def l_atp(tokens: Tensor, layers: Sequence[int], cells: int) -> Tensor:
 
 
 def average_tokens(tokens: Tensor, layers: Sequence[int], num_layers: int, cells: int) -> Tensor:
-    """[B]: mean over all decoder layers of the visual tokens that enter a layer, `cells` before the first one pruned."""
+    """[B]: mean over all layers of the visual tokens that enter a layer; `cells` of them up to the first prune point."""
     edges = torch.tensor([*layers, num_layers], dtype=tokens.dtype, device=tokens.device)
     return (cells * edges[0] + (tokens * edges.diff()).sum(1)) / num_layers
 

@@ -25,7 +25,7 @@ class Estimator:
     """How the gradient gets through the threshold.
 
     straight_through: the hard mask forward, the sigmoid of `temperature` backward. sigmoid: the sigmoid both ways; with
-    a temperature of 1e6 it is the paper's literal text, whose gradient is zero in nearly every step and 1e5 in the rest.
+    a temperature of 1e6 it is the literal text of the paper: gradients are zero in most steps and up to 1e5 else.
     """
 
     kind: Literal["straight_through", "sigmoid"] = "straight_through"
