@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from atp_eval.errors import UserError
 
 SAMPLE = 256  # values taken of each tensor
-_known: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], str]] = WeakKeyDictionary()
+SMALLEST = 2.0**-14  # fp16 rounds what is smaller more coarsely than bf16
+_known: WeakKeyDictionary[nn.Module, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()
 
 
 def fingerprint(model: nn.Module) -> str:
     """12 hex digits of the language model and the projector.
 
-    A few values of every tensor, spread over it and rounded to bf16, so that a checkpoint gives the same fingerprint in
-    fp32, fp16 and bf16. Taken once a model, and again where its embeddings were written to.
+    A few values of every tensor, spread over it and rounded to bf16, the smallest to 0, so that a checkpoint in half
+    precision gives the same fingerprint in fp32, fp16 and bf16; one in fp32 gives another in fp16, which rounds twice.
+    Taken once a model, and again where a parameter was written to.
     """
-    embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
-    state = (embeddings.data_ptr(), embeddings._version)
+    state = [(p.data_ptr(), p._version) for p in model.parameters()]
     if model not in _known or _known[model][0] != state:
         _known[model] = (state, _digest(model))
     return _known[model][1]
@@ -40,6 +41,7 @@ def _digest(model: nn.Module) -> str:
         for key, tensor in sorted(part.state_dict().items()):
             flat = tensor.detach().flatten()
             picked = flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].to(torch.bfloat16).cpu()
+            picked = picked.where(picked.abs() >= SMALLEST, 0)
             digest.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
             digest.update(picked.view(torch.int16).numpy().astype("<i2").tobytes())
     return digest.hexdigest()[:12]
