@@ -23,7 +23,7 @@ from atp_eval.engine.geometry import model_geometry
 from atp_eval.engine.layout import read_prompts
 from atp_eval.engine.point import Attention
 from atp_eval.engine.prefill import Prefill
-from atp_eval.engine.rope2d import coordinates, rotary_2d, saved
+from atp_eval.engine.rope2d import coordinates, rotary_2d
 from atp_eval.errors import UserError
 from atp_eval.methods import Method, get_method
 from atp_eval.trace import KeepTrace
@@ -77,6 +77,7 @@ class Pruned:
         self._reading = False
         self._attention: Attention | None = None
         self._masks: dict[int, Any] = {}
+        self._moved: Tensor | None = None
 
     @property
     def traces(self) -> list[KeepTrace]:
@@ -191,15 +192,19 @@ class Pruned:
         return args, kwargs
 
     def _rotate(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """After the rotary embedding: the image by rows and columns, the text after it moved up."""
+        """After the rotary embedding: the image by rows and columns; later tokens move as the prompt's last one did.
+
+        Without given positions transformers counts padding too, in the prompt and afterwards.
+        """
         if not self._has_images():
             return None
         assert self._prefill is not None
         hidden, positions = args[0], kwargs["position_ids"]
         if self._reading:
-            return rotary_2d(module.forward, hidden, coordinates(self._prefill.start, self.geometry.grid))
-        shift = saved(self.geometry.grid) * self._prefill.start.visual.any(1, keepdim=True)
-        return module.forward(hidden, position_ids=positions - shift)
+            places = coordinates(self._prefill.start, self.geometry.grid)
+            self._moved = places[0, :, -1:] - positions[:, -1:]
+            return rotary_2d(module.forward, hidden, places)
+        return module.forward(hidden, position_ids=positions + self._moved)
 
     def _enter_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the attention of the layer that a prune point scores from."""

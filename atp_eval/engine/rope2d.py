@@ -20,15 +20,10 @@ def coordinates(layout: Layout, grid: tuple[int, int]) -> Tensor:
     place = (layout.valid.cumsum(1) - 1).clamp(min=0)
     visual = layout.visual
     behind = layout.valid & ~visual & (visual.cumsum(1) > 0)
-    place = place - saved(grid) * behind
+    place = place - (grid[0] * grid[1] - max(grid)) * behind
     start = place.masked_fill(~visual, torch.iinfo(torch.long).max).amin(1, keepdim=True)
     row, col = layout.cell // grid[1], layout.cell % grid[1]
     return torch.stack([torch.where(visual, start + at, place) for at in (row, col)])
-
-
-def saved(grid: tuple[int, int]) -> int:
-    """By how much text after an image moves up: its tokens, less the longer side of the grid."""
-    return grid[0] * grid[1] - max(grid)
 
 
 def rotary_2d(rotary: Any, like: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
