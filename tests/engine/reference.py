@@ -33,9 +33,11 @@ class MapPoint:
     def _cells(self, scores: Tensor) -> Tensor:
         return scores[self._run.image][None].masked_fill(~self.kept, float("-inf"))
 
-    def self_score(self) -> Tensor:
-        queries = self._run.image[self.kept[0]]
-        return self._cells(self._run.logits[:, queries].mean((0, 1)))
+    def self_score(self, causal: bool = False) -> Tensor:
+        visual = torch.zeros_like(self._run.alive).index_fill(0, self._run.image[self.kept[0]], True)
+        counted = visual[:, None].expand_as(self._run.logits[0])
+        counted = counted.tril() if causal else counted  # [queries, keys]
+        return self._cells((self._run.logits.mean(0) * counted).sum(0) / counted.sum(0))
 
     def cross_score(self) -> Tensor:
         return self._cells(self._run.maps[:, int(self._run.image[-1]) + 1 : self._run.prompt].mean((0, 1)))

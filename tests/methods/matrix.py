@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from atp_eval.methods.random import random_scores
+from methods.adapters import ADAPTERS
 
 
 class Row(NamedTuple):
     """A method under test, on the small models of the tests (5 layers, 6 x 6 grid).
 
     keep_all: specs that keep every token. pruning: specs that prune. score: (method, point) -> the scores [B, V] whose
-    highest must stay; None for a method that ranks nothing. budgets: feasible averages; each must be met.
+    highest must stay; None for a method that ranks nothing. budgets: feasible averages; each must be met. `{adapters}`
+    in a spec is a folder that `adapters.write_adapters` filled.
     """
 
     name: str
@@ -24,6 +26,16 @@ class Row(NamedTuple):
 
 MATRIX = (
     Row("upper_bound", ("upper_bound",), (), budgets=()),
+    Row(
+        "atp",
+        ("atp:adapter={adapters}/all",),
+        (
+            *(f"atp:adapter={{adapters}}/{name}" for name in ADAPTERS if name != "all"),
+            "atp:adapter={adapters}/plain,control=static",
+            "atp:adapter={adapters}/plain,layers=1-3,control=shuffled",
+        ),
+        budgets=(),
+    ),
     Row(
         "fastv",
         ("fastv:layer=1,keep=36", "fastv@36"),

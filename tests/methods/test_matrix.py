@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from engine.small import answer, make_batch, small_llava
 from atp_eval.engine import model_geometry, prune
 from atp_eval.methods import Geometry, get_method, method_names
 from atp_eval.methods.base import Decision
+from methods.adapters import write_adapters
 from methods.matrix import MATRIX, Row
 
 ALL_KEEPING = [spec for row in MATRIX for spec in row.keep_all]
@@ -25,27 +27,40 @@ def model() -> Any:
     return small_llava()
 
 
+@pytest.fixture(scope="module")
+def adapters(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    write_adapters(model, folder)
+    return folder
+
+
+@pytest.fixture
+def spec(request: pytest.FixtureRequest, adapters: Path) -> str:
+    """The spec of the matrix, with the folder of the adapters in its place."""
+    return request.param.format(adapters=adapters)
+
+
 def test_every_method_has_a_row() -> None:
     assert [row.name for row in MATRIX] == method_names()
     assert all(row.pruning for row in MATRIX if row.name != "upper_bound")
 
 
-@pytest.mark.parametrize("spec", ALL_KEEPING)
+@pytest.mark.parametrize("spec", ALL_KEEPING, indirect=True)
 def test_keep_everything_equals_the_untouched_model(model: Any, spec: str) -> None:
     proofs.keep_everything(prune, model, spec, proofs.mixed())
 
 
-@pytest.mark.parametrize("spec", ALL_PRUNING)
+@pytest.mark.parametrize("spec", ALL_PRUNING, indirect=True)
 def test_pruned_equals_the_masked_reference(model: Any, spec: str) -> None:
     proofs.masked_reference(prune, model, spec, make_batch((4, 8)))
 
 
-@pytest.mark.parametrize("spec", ALL_PRUNING)
+@pytest.mark.parametrize("spec", ALL_PRUNING, indirect=True)
 def test_a_batch_equals_its_samples_alone(model: Any, spec: str) -> None:
     proofs.batch_equals_singles(prune, model, spec, proofs.mixed())
 
 
-@pytest.mark.parametrize("spec", BUDGETS)
+@pytest.mark.parametrize("spec", BUDGETS, indirect=True)
 def test_the_budget_is_met(model: Any, spec: str) -> None:
     """Within what one token more or less in the first stage would change: half of that, on average over the layers."""
     with prune(model, spec) as pruned:
@@ -90,7 +105,7 @@ def test_the_highest_scores_stay(row: Row, spec: str) -> None:
         kept = kept & decision.keep
 
 
-@pytest.mark.parametrize("spec", ALL_PRUNING)
+@pytest.mark.parametrize("spec", ALL_PRUNING, indirect=True)
 def test_hooks_are_gone_after_an_exception(model: Any, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = make_batch((5, 9))
     plain = answer(model, batch)
@@ -105,7 +120,7 @@ def test_hooks_are_gone_after_an_exception(model: Any, spec: str, monkeypatch: p
     assert torch.equal(answer(model, batch).logits, plain.logits)
 
 
-@pytest.mark.parametrize("spec", [*ALL_KEEPING, *ALL_PRUNING, *BUDGETS])
+@pytest.mark.parametrize("spec", [*ALL_KEEPING, *ALL_PRUNING, *BUDGETS], indirect=True)
 def test_specs_are_canonical(model: Any, spec: str) -> None:
     method = get_method(spec)
     assert get_method(str(method)) == method
