@@ -116,7 +116,7 @@ class ATP(Method):
         s_self = normalise(point.self_score(causal=options.causal_self), kept, options.score_norm, "self")
         s_cross = normalise(point.cross_score(), kept, options.score_norm, "cross")
         redundant = redundant_score(s_self, s_cross, options.scores, module.mix)
-        spatial = spatial_score(point.grid, options.lambda_sample, options.strides).to(redundant)
+        spatial = spatial_score(point.grid, options.lambda_sample, options.strides, kept.device).to(redundant)
         theta_r, theta_s = module(s_self, s_cross, point.grid)
         if self.control == "static":
             theta_r, theta_s = adapter.theta[index].to(redundant)
@@ -129,7 +129,7 @@ class ATP(Method):
     def _other_counts(point: Point, counts: Tensor) -> Tensor:
         """[B]: the count of one training sample each, the same sample at every prune point."""
         drawn = random_scores(0, point.sample_ids, 1)[:, 0]
-        return counts[(drawn * len(counts)).long().to(counts.device)]
+        return counts[(drawn * len(counts)).long().to(counts.device, non_blocking=True)]
 
 
 def _best(scores: Tensor, kept: Tensor, counts: Tensor) -> Tensor:

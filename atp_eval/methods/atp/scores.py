@@ -6,6 +6,7 @@ from the engine, which computes them without an attention map; here they are mad
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -54,21 +55,27 @@ def redundant_score(s_self: Tensor, s_cross: Tensor, scores: Scores = "both", mi
     return mix * s_self + (1 - mix) * s_cross
 
 
-def spatial_score(grid: tuple[int, int], lambda_sample: float = 3.0, strides: tuple[int, ...] = STRIDES) -> Tensor:
+@lru_cache(maxsize=32)
+def spatial_score(
+    grid: tuple[int, int],
+    lambda_sample: float = 3.0,
+    strides: tuple[int, ...] = STRIDES,
+    device: torch.device | None = None,
+) -> Tensor:
     """S_spatial [V], fp64 (Eq. 5): 1 - lambda_sample * R of the sparsest uniform grid that holds the cell.
 
     The grids start at the first cell and take every n-th row and column; R is their share of all cells, fixed under
     pruning. Cells on no grid, and negative scores, count as 0. The paper says both that higher rates score higher and
     the formula that says the opposite; the formula is followed. On 24 x 24 the default strides score 0.25, 0.667,
-    0.8125, 0.917, 0.953, 0.979 and 0.995.
+    0.8125, 0.917, 0.953, 0.979 and 0.995. Made once for a device; not to be written to.
     """
     rows, cols = grid
-    row = torch.arange(rows).repeat_interleave(cols)
-    col = torch.arange(cols).repeat(rows)
-    score = torch.zeros(rows * cols, dtype=torch.float64)
+    row = torch.arange(rows, device=device)[:, None].expand(grid).flatten()
+    col = torch.arange(cols, device=device).repeat(rows)
+    score = torch.zeros(rows * cols, dtype=torch.float64, device=device)
     for stride in strides:
         sampled = (row % stride == 0) & (col % stride == 0)
-        rate = sampled.sum().item() / (rows * cols)
+        rate = len(range(0, rows, stride)) * len(range(0, cols, stride)) / (rows * cols)
         score = score.where(~sampled, score.clamp(min=1 - lambda_sample * rate))
     return score
 
@@ -85,6 +92,7 @@ def _minmax(score: Tensor, kept: Tensor) -> Tensor:
 
 
 def _zscore(score: Tensor, kept: Tensor) -> Tensor:
+    score = score - score.masked_fill(~kept, torch.inf).amin(1, keepdim=True)  # constant scores: exactly 0
     centred = (score - _mean(score, kept)) * kept
     deviation = _mean(centred.square(), kept).sqrt()
     return centred / deviation.where(deviation > 0, 1)
