@@ -44,7 +44,7 @@ def normalise(scores: Sequence[float], norm: str, kind: str) -> list[float]:
     if norm == "zscore" or (norm == "rel" and kind == "self"):
         middle = mean(scores)
         deviation = math.sqrt(mean([(s - middle) ** 2 for s in scores]))
-        z = [(s - middle) / deviation if deviation > 0 else 0.0 for s in scores]
+        z = [(s - middle) / deviation if max(scores) > min(scores) else 0.0 for s in scores]
         return z if norm == "zscore" else [sigmoid(x) for x in z]
     if norm == "rel":
         ratios = [s / mean(scores) if mean(scores) > 0 else 0.0 for s in scores]
