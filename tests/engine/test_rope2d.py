@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from atp_eval.engine import prune
 from atp_eval.engine.layout import read_prompts
 from atp_eval.engine.rope2d import coordinates, rotary_2d
 from atp_eval.methods import Decision, Geometry, Method
+from engine import tables
 from engine.proofs import MODES, batch_equals_singles, mixed
 from engine.small import IMAGE, Batch, answer, make_batch, small_llava, step_by_step
 from engine.test_block import attached
@@ -49,43 +48,14 @@ class Sparse(ByRowAndColumn):
         return Decision(cells % (point.layer + 1) == 0)
 
 
-@contextmanager
-def exact_tables(model: Any) -> Iterator[None]:
-    """transformers computes its rotary tables in fp32 even for an fp64 model; here in fp64."""
-    rotary = model.model.language_model.rotary_emb
-    size = 2 * len(rotary.inv_freq)
-    inverse = rotary.config.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-
-    def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        angles = (position_ids[..., None].double() * inverse).repeat(1, 1, 2)
-        return angles.cos(), angles.sin()
-
-    rotary.forward = forward
-    try:
-        yield
-    finally:
-        del rotary.forward
-
-
-def tables(model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
-    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
-    rotary = model.model.language_model.rotary_emb
-    places = literal.coordinates(ids.tolist(), IMAGE, (side, side))
-    return literal.rotary(places, 2 * len(rotary.inv_freq), rotary.config.rope_parameters["rope_theta"])
-
-
 @torch.no_grad()
 def slow_answer(model: Any, batch: Batch, steps: int) -> Tensor:
     """[steps, vocab] of one prompt, greedy, all of it computed again at every step with the tables as written."""
-    ids, found, rotary = batch.ids, [], model.model.language_model.rotary_emb
-    for _ in range(steps):
-        written = tables(model, ids[0])
-        rotary.forward = lambda x, position_ids, written=written: written
-        try:
+    ids, found = batch.ids, []
+    with tables.as_written(model, ids[0]):
+        for _ in range(steps):
             found.append(model(input_ids=ids, pixel_values=batch.pixels, use_cache=False).logits[:, -1])
-        finally:
-            del rotary.forward
-        ids = torch.cat([ids, found[-1].argmax(-1, keepdim=True)], 1)
+            ids = torch.cat([ids, found[-1].argmax(-1, keepdim=True)], 1)
     return torch.cat(found)
 
 
@@ -121,12 +91,13 @@ def test_the_fast_half_of_the_frequencies_turns_with_the_row(model: Any) -> None
     ids = make_batch((5, 9)).ids
     layout = read_prompts(ids, None, IMAGE, 36).layout
     like = torch.zeros(1, dtype=torch.float64)
-    with exact_tables(model):
-        found = rotary_2d(model.model.language_model.rotary_emb.forward, like, coordinates(layout, (6, 6)))
-    for table, truth in zip(found, tables(model, ids[0]), strict=True):
-        torch.testing.assert_close(table, truth, rtol=0, atol=1e-12)
-    rough = rotary_2d(model.model.language_model.rotary_emb, like, coordinates(layout, (6, 6)))
-    torch.testing.assert_close(rough[0], found[0], rtol=0, atol=1e-5)
+    rotary, places = model.model.language_model.rotary_emb, coordinates(layout, (6, 6))
+    truth = literal.rotary(literal.coordinates(ids[0].tolist(), IMAGE, (6, 6)), *tables.size_and_base(model))
+    for found, table in zip(rotary_2d(rotary, like, places), truth, strict=True):
+        torch.testing.assert_close(found, table, rtol=0, atol=1e-5)
+    with tables.exact(model):
+        for found, table in zip(rotary_2d(rotary, like, places), truth, strict=True):
+            torch.testing.assert_close(found, table, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("lengths", [(5, 9), (0, 1), (1, 20)])
@@ -136,7 +107,7 @@ def test_keeping_everything_equals_a_forward_pass_with_the_tables_as_written(
     """The prompt, and four tokens after it: decoding goes on from the right position."""
     batch = make_batch(lengths)
     truth = slow_answer(model, batch, 5)
-    with exact_tables(model), prune(model, ByRowAndColumn()):
+    with tables.exact(model), prune(model, ByRowAndColumn()):
         found = step_by_step(model, batch, 5)[0]
         generated = answer(model, batch, 5)
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-11)

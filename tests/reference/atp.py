@@ -152,12 +152,14 @@ def rotary(places: Sequence[tuple[int, int]], size: int, base: float) -> tuple[T
 
 
 class LiteralATP:
-    """The method for `engine.reference.Reference`, which keeps the full maps; `seen` is what it found on the way."""
+    """The method for `engine.reference.Reference`, which keeps the full maps; `seen` is what it found on the way.
 
-    positions = "1d"
+    static: the thresholds are the adapter's means.
+    """
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, static: bool = False) -> None:
         self.options = adapter.config.options
+        self.means = adapter.theta.tolist() if static else None
         self.prune_layers = self.options.layers
         self.weights = [{k: v.tolist() for k, v in module.state_dict().items()} for module in adapter.modules]
         self.seen: dict[int, dict[str, Any]] = {}
@@ -172,9 +174,10 @@ class LiteralATP:
         raw_cross = s_cross(run.maps.tolist(), visual, text)
         own = normalise(raw_self, options.score_norm, "self")
         cross = normalise(raw_cross, options.score_norm, "cross")
-        weights = self.weights[options.layers.index(point.layer)]
+        index = options.layers.index(point.layer)
+        weights = self.weights[index]
         full = [[dict(zip(alive, x, strict=True)).get(cell, 0.0) for cell in range(len(image))] for x in (own, cross)]
-        theta = thresholds(weights, *full, point.grid)
+        theta = self.means[index] if self.means else thresholds(weights, *full, point.grid)
         mix = sigmoid(weights["mix_logit"][0]) if options.learned_mix else 0.5
         redundant = s_redundant(own, cross, options.scores, mix)
         spatial = s_spatial(point.grid, options.lambda_sample, options.strides)
