@@ -26,6 +26,7 @@ ARROWS = {
     "methods": {"errors"},
     "engine": {"methods", "trace", "errors"},
     "models": {"engine", "methods", "trace", "errors", "paths", "scenes"},
+    "training": {"engine", "methods", "models", "scenes", "trace", "errors", "paths", "config"},
     "records": {"trace", "errors"},
     "writer": {"records", "trace", "errors"},
     "documents": {"errors"},

@@ -1,0 +1,1 @@
+"""Training of the ATP modules, and of the language model with them."""
