@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -44,6 +44,15 @@ class AdapterConfig(BaseModel):
     language_model: bool = False
     training: dict[str, Any] = {}
 
+    @field_validator("options")
+    @classmethod
+    def _check(cls, options: AtpOptions, info: ValidationInfo) -> AtpOptions:
+        base: BaseModelId | None = info.data.get("base")
+        if base is not None and options.layers[-1] >= base.num_layers:
+            layers = "-".join(map(str, options.layers))
+            raise ValueError(f"layers {layers}: {base.id} has layers 0 to {base.num_layers - 1}")
+        return options
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -51,7 +60,7 @@ class Adapter:
 
     modules: one for each prune layer. theta: [K, 2], mean theta_r and theta_s of each prune point over training
     samples; counts: [S, K] tokens that stayed in S training samples: what the controls `static` and `shuffled` use.
-    language_model: the trained weights by their names in the language model; None where it was frozen.
+    language_model: the trained weights by their names in the whole model; None where it was frozen.
     """
 
     config: AdapterConfig
@@ -115,10 +124,12 @@ def load_adapter(folder: Path) -> Adapter:
     try:
         modules.load_state_dict(state)
         theta, counts = tensors["theta"], tensors["counts"]
-    except (RuntimeError, KeyError):
+        if theta.shape != (len(modules), 2) or counts.shape[1:] != (len(modules),):
+            raise ValueError
+    except (RuntimeError, KeyError, ValueError):
         raise UserError(
-            f"{folder / MODULES} does not hold what {CONFIG} says: {len(config.options.layers)} threshold modules "
-            f"with hidden={config.options.hidden}"
+            f"{folder / MODULES} does not hold what {CONFIG} says: {len(modules)} threshold modules with "
+            f"hidden={config.options.hidden}, learned_mix={config.options.learned_mix}, and their statistics"
         ) from None
     language_model = _read(folder / LANGUAGE_MODEL) if config.language_model else None
     return Adapter(config, modules.eval().requires_grad_(False), theta, counts, language_model)

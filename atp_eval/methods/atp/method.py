@@ -72,7 +72,8 @@ class ATP(Method):
             return self
         name = self.adapter or self._shipped(geometry)
         folder = shipped().get(name, Path(name))
-        base, layers = read_config(folder).base, read_config(folder).options.layers
+        config = read_config(folder)
+        base, layers = config.base, config.options.layers
         if (base.num_layers, base.grid) != (geometry.num_layers, geometry.grid):
             raise UserError(
                 f"{self.label}: the adapter is for {base.id} with {base.num_layers} layers and {_by(base.grid)} visual "
@@ -81,7 +82,10 @@ class ATP(Method):
         if self.layers is not None and self.layers != layers:
             asked, has = ("-".join(map(str, x)) for x in (self.layers, layers))
             raise UserError(f"atp: layers={asked}, but the adapter prunes before {has}; leave layers= out")
-        return self._solved(adapter=name, layers=layers, trained=load_adapter(folder))
+        trained = load_adapter(folder)
+        if self.control != "none" and not len(trained.counts):
+            raise UserError(f"atp: control={self.control} needs the statistics of training samples; {name} holds none")
+        return self._solved(adapter=name, layers=layers, trained=trained)
 
     def _shipped(self, geometry: Geometry) -> str:
         """The name of the package's adapter for this budget and a model of this shape."""
