@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -10,7 +11,7 @@ import torch
 from engine import tables
 from engine.proofs import Prune, batch_equals_singles, keep_everything
 from engine.reference import Reference
-from engine.small import Batch, make_batch, small_llava, step_by_step
+from engine.small import Batch, answer, make_batch, small_llava, step_by_step
 from reference.atp import LiteralATP
 
 from atp_eval.methods.atp import ATP, Adapter
@@ -25,6 +26,11 @@ def ragged() -> Batch:
 def made(adapter: Adapter, **parameters: Any) -> ATP:
     """The method with this adapter, without a folder."""
     return ATP(adapter="adapter", trained=adapter, **parameters)
+
+
+def zero(model: Any) -> ATP:
+    """Keeps everything: thresholds are 0, which the lowest score equals."""
+    return made(random_adapter(model, keep_all=True, scores="self", rules="redundant"))
 
 
 def equals_literal(
@@ -68,10 +74,20 @@ def equals_literal(
     return [[int(trace.keep_at(layer).sum()) for layer in options.layers] for trace in traces]
 
 
-def everything(prune: Prune) -> None:
+def all_proofs(prune: Prune) -> None:
     """A quick round for the mutation checks."""
     model, batch = small_llava(), ragged()
-    for options in ({}, {"layers": (2, 4), "score_norm": "rel", "positions": "2d"}, {"rules": "redundant"}):
+    for options in (
+        {},
+        {"layers": (2, 4), "score_norm": "rel", "positions": "2d"},
+        {"causal_self": True, "scores": "self"},
+    ):
         equals_literal(prune, model, random_adapter(model, **options), batch)
-    keep_everything(prune, model, made(random_adapter(model, keep_all=True)), batch)
+    equals_literal(prune, model, random_adapter(model), batch, control="static")
+    keep_everything(prune, model, zero(model), batch)
     batch_equals_singles(prune, model, made(random_adapter(model, positions="2d")), batch)
+    changed = replace(random_adapter(model), language_model={"model.language_model.norm.weight": torch.zeros(32)})
+    before = answer(model, batch).logits
+    with prune(model, made(changed)):
+        assert not answer(model, batch).logits.any()
+    assert torch.equal(answer(model, batch).logits, before)

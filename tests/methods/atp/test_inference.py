@@ -13,7 +13,7 @@ from engine.test_syncs import Shapes, reads
 
 from atp_eval.engine import prune
 from methods.adapters import random_adapter
-from methods.atp.proofs import equals_literal, made, ragged
+from methods.atp.proofs import equals_literal, made, ragged, zero
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -63,7 +63,7 @@ def test_other_depths_and_grids_equal_the_literal_version(layers: int, grid: int
 
 @pytest.mark.parametrize("mode", MODES)
 def test_thresholds_of_0_keep_everything_to_the_bit(model: Any, mode: str) -> None:
-    keep_everything(prune, model, made(random_adapter(model, keep_all=True)), ragged(), **MODES[mode])
+    keep_everything(prune, model, zero(model), ragged(), **MODES[mode])
 
 
 @pytest.mark.parametrize("positions", ["1d", "2d"])
