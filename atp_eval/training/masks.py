@@ -7,7 +7,7 @@ later layers. Masks multiply from one prune point to the next.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from atp_eval.methods.atp.rules import StraightThrough, hard_mask, margin, soft_
 from atp_eval.methods.atp.scores import normalise, redundant_score
 from atp_eval.methods.atp.thresholds import ThresholdModule
 
-EPSILON = 1e-16  # log(mask + EPSILON) leaks EPSILON * sum e^l over dropped / sum e^l over kept; 1e-6 changed kept sets
+# log(mask + EPSILON) leaks EPSILON * sum e^l over dropped / sum e^l over kept: at logits of standard deviation 4, 1e-6
+# changed what is kept; at 7, 1e-16 leaked 1e-3 into logits. Much smaller, and gradients vanish below fp32's range.
+EPSILON = 1e-30
+Kind = Literal["straight_through", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -28,43 +31,55 @@ class Estimator:
     a temperature of 1e6 it is the literal text of the paper: gradients are zero in most steps and up to 1e5 else.
     """
 
-    kind: Literal["straight_through", "sigmoid"] = "straight_through"
+    kind: Kind = "straight_through"
     temperature: float = 20.0
 
 
-@dataclass(frozen=True)
-class Decided:
-    """One prune point: mask [B, V] with gradients, 0 where gone before; theta_r, theta_s [B, 1]."""
+class Raw(NamedTuple):
+    """S_self and S_cross [B, V] of a prune point as the engine gives them, without gradients."""
 
+    s_self: Tensor
+    s_cross: Tensor
+
+
+class Decided(NamedTuple):
+    """One prune point.
+
+    raw: the scores that it was decided from. mask: [B, V] with gradients, 0 where gone before. theta_r, theta_s [B, 1].
+    passed: [B] bool, whether any token was above a threshold; else the best one was kept for the picture's sake.
+    """
+
+    raw: Raw
     mask: Tensor
     theta_r: Tensor
     theta_s: Tensor
+    passed: Tensor
 
 
 def decide(
     module: ThresholdModule,
     options: AtpOptions,
     estimator: Estimator,
-    raw: tuple[Tensor, Tensor],
+    raw: Raw,
     before: Tensor,
     spatial: Tensor,
     grid: tuple[int, int],
 ) -> Decided:
     """The mask after a prune point.
 
-    raw: S_self and S_cross [B, V] as the engine gives them, without gradients; before: the mask [B, V] of the prune
-    point before, ones at the first; spatial [V]. A token is a survivor where the mask before is above 1/2.
+    before: the mask [B, V] of the prune point before, ones at the first; spatial [V]. A token is a survivor where the
+    mask before is above 1/2.
     """
     kept = before.detach() > 0.5
-    s_self = normalise(raw[0].detach(), kept, options.score_norm, "self")
-    s_cross = normalise(raw[1].detach(), kept, options.score_norm, "cross")
-    redundant = redundant_score(s_self, s_cross, options.scores, module.mix)
+    s_self = normalise(raw.s_self, kept, options.score_norm, "self")
+    s_cross = normalise(raw.s_cross, kept, options.score_norm, "cross")
     theta_r, theta_s = module(s_self, s_cross, grid)
-    passed = margin(redundant, spatial.to(redundant), theta_r.to(redundant), theta_s.to(redundant), options.rules)
-    mask = soft_mask(passed, estimator.temperature)
+    redundant = redundant_score(s_self, s_cross, options.scores, module.mix)
+    above = margin(redundant, spatial.to(redundant), theta_r.to(redundant), theta_s.to(redundant), options.rules)
+    mask = soft_mask(above, estimator.temperature)
     if estimator.kind == "straight_through":
-        mask = StraightThrough.apply(mask, hard_mask(passed.detach(), redundant.detach(), kept))
-    return Decided(mask * before, theta_r, theta_s)
+        mask = StraightThrough.apply(mask, hard_mask(above.detach(), redundant.detach(), kept))
+    return Decided(raw, mask * before, theta_r, theta_s, ((above.detach() >= 0) & kept).any(1))
 
 
 def key_bias(mask: Tensor) -> Tensor:
@@ -81,8 +96,5 @@ def attention_mask(bias: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
     seen = causal & valid[:, None, :]
     seen = seen | torch.eye(length, dtype=torch.bool, device=valid.device)  # padding sees itself: no empty rows
-    return (
-        bias[:, None, :]
-        .to(dtype)
-        .masked_fill(~seen, max(torch.finfo(dtype).min, torch.finfo(torch.float32).min))[:, None]
-    )
+    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # eager attention adds up in fp32
+    return bias[:, None, :].to(dtype).masked_fill(~seen, lowest)[:, None]

@@ -1,0 +1,158 @@
+"""The settings of a training: one typed place, read from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atp_eval.errors import UserError, did_you_mean
+from atp_eval.methods.atp.options import AtpOptions
+
+CHANGEABLE = {"output", "save_steps", "keep_checkpoints", "logging_steps", "eval_steps", "workers", "report_to"}
+
+
+class TrainConfig(BaseModel):
+    """Everything that `atp-eval train` can be told. Field names are the YAML keys.
+
+    model: as for `atp-eval run`. data: a file in LLaVA's format; images: folders that its pictures are looked for in.
+    output: folder of checkpoints, curves and, in the end, the adapter (`output/adapter`). options: see `AtpOptions`.
+
+    lm: whether the language model learns, too (Tab. 3). target: N_target in tokens, lambda_target, lambda_atp: weights
+    of the losses (Eq. 13, 14; L_target counts in tokens). estimator, temperature: see `Estimator`.
+
+    lr_*: learning rates of the language model, and of the modules' first matrix, heads and biases; the paper has one,
+    1e-4, for all of a module. warmup: a share of the steps. epochs, or max_steps where that is given.
+    batch_size: samples a step, over all processes; micro_batch: samples a process and forward pass. What is left is
+    gradient accumulation. checkpointing: compute activations twice to save memory. bf16: autocast; the thresholds and
+    all trained weights stay fp32.
+
+    held_back: samples that are not trained on; the average of tokens is measured on those with an image among them,
+    also every eval_steps. statistics: training samples for the thresholds' means and counts in the adapter.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "tiny"
+    data: Path
+    images: tuple[Path, ...] = ()
+    output: Path
+    options: AtpOptions
+
+    lm: Literal["frozen", "trainable"] = "frozen"
+    target: float = Field(gt=0)
+    lambda_atp: float = Field(default=0.1, ge=0)
+    lambda_target: float = Field(default=0.2, ge=0)
+    estimator: Literal["straight_through", "sigmoid"] = "straight_through"
+    temperature: float = Field(default=20.0, gt=0)
+
+    lr_lm: float = Field(default=2e-5, ge=0)
+    lr_z: float = Field(default=1.6e-4, ge=0)
+    lr_heads: float = Field(default=2.4e-3, ge=0)
+    lr_biases: float = Field(default=2e-2, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    micro_batch: int = Field(default=8, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    bf16: bool = False
+    checkpointing: bool = False
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = Field(default=0, ge=0)
+
+    max_length: int = Field(default=2048, ge=8)
+    max_bad_share: float = Field(default=0.01, ge=0, le=1)
+    prompt: Literal["hf", "vicuna_v1"] = "hf"
+    image: Literal["pad", "crop"] = "pad"
+    workers: int = Field(default=0, ge=0)
+    held_back: int = Field(default=256, ge=0)
+    statistics: int = Field(default=512, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    save_steps: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    logging_steps: int = Field(default=10, ge=1)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.options.positions == "2d" and self.lm == "frozen":
+            raise ValueError("options.positions=2d renumbers the image, which a frozen lm never learned; use 1d")
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}")
+        return self
+
+    @property
+    def adapter(self) -> Path:
+        """Where the trained adapter goes."""
+        return self.output / "adapter"
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches of a process in a step. Raises UserError where the batch does not come out even."""
+        steps, rest = divmod(self.batch_size, self.micro_batch * processes)
+        if rest:
+            raise UserError(
+                f"batch_size {self.batch_size} cannot be shared out to {processes} processes in micro-batches of "
+                f"{self.micro_batch}; choose micro_batch so that both divide it"
+            )
+        return steps
+
+    def to_yaml(self) -> str:
+        """The settings as YAML that `load_train_config` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+    def changed(self, other: TrainConfig) -> list[str]:
+        """Settings that differ and that weights depend on: with them, a training cannot go on as the other one."""
+        fields = TrainConfig.model_fields.keys() - CHANGEABLE
+        return sorted(name for name in fields if getattr(self, name) != getattr(other, name))
+
+
+def load_train_config(path: Path) -> TrainConfig:
+    """Read a training's YAML file. Raises UserError with the line of an unknown key or bad value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --config {path}: {getattr(error, 'strerror', None) or error}.") from None
+    try:
+        node, data = yaml.compose(text), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path} must hold `key: value` lines, such as `model: tiny`.")
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}:{_line(node, first['loc'])}: {_describe(first)}") from None
+
+
+def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
+    """The line of a setting, by its keys; that of the nearest key around it where it is not there."""
+    line = node.start_mark.line + 1
+    for name in place:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = [(key, value) for key, value in node.value if key.value == str(name)]
+        if not found:
+            break
+        line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return line
+
+
+def _describe(error: Any) -> str:
+    """One line about a pydantic error: the setting, the value and what it must be."""
+    *around, name = (str(part) for part in error["loc"]) if error["loc"] else ("",)
+    dotted = ".".join([*around, name])
+    if error["type"] == "extra_forbidden":
+        known = AtpOptions.model_fields if around == ["options"] else TrainConfig.model_fields
+        return f"unknown key {dotted!r}. {did_you_mean(name, known)}"
+    if error["type"] == "missing":
+        return f"{dotted} is missing."
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{message}." if error["type"] == "value_error" else f"{dotted} = {error['input']!r}: {message}."

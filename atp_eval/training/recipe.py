@@ -1,0 +1,231 @@
+"""Train the threshold modules of ATP-LLaVA, alone or with the language model, and write an adapter."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from rich.console import Console
+from torch.utils.data import Subset
+from transformers import PrinterCallback, TrainingArguments, set_seed
+
+from atp_eval.engine.fingerprint import fingerprint
+from atp_eval.errors import UserError
+from atp_eval.methods.atp import Adapter, AdapterConfig, BaseModelId, new_modules
+from atp_eval.models import Bundle, load_model
+from atp_eval.training.collate import collate
+from atp_eval.training.config import TrainConfig, load_train_config
+from atp_eval.training.data import Conversations
+from atp_eval.training.masks import Estimator
+from atp_eval.training.model import PruningLlava
+from atp_eval.training.progress import Moving
+from atp_eval.training.trainer import AtpTrainer
+from atp_eval.training.weights import base_name, last_checkpoint, trained, whole
+
+SETTINGS, LOG = "train.yaml", "log.json"
+
+
+class Trained(NamedTuple):
+    """The adapter's folder, the steps that were made, and the average of tokens on held-back samples (None without)."""
+
+    adapter: Path
+    steps: int
+    average: float | None
+
+
+class Split(NamedTuple):
+    """Samples to train on and samples held back, apart; a spread of the first kind for the adapter's statistics."""
+
+    training: Any
+    held_back: Any
+    statistics: Any
+
+
+def train(config: TrainConfig, resume: bool = False, console: Console | None = None) -> Trained:
+    """Train, measure, save. Started by `accelerate launch` or `torchrun`, every process calls this.
+
+    resume: go on from the last checkpoint in `config.output`; from the start where there is none yet.
+
+    Raises UserError for settings, data or a folder that cannot be used, and NotFinite, a TaskFailure, where the loss or
+    its gradient is no number any more.
+    """
+    console = console or Console(file=sys.stderr)
+    accumulation = check(config)
+    checkpoint = prepare(config, resume)
+
+    set_seed(config.seed)
+    bundle = load(config)
+    geometry = bundle.geometry
+    base = BaseModelId(
+        id=config.model, fingerprint=fingerprint(bundle.model), num_layers=geometry.num_layers, grid=geometry.grid
+    )
+    data = Conversations(
+        config.data, config.images, bundle, max_length=config.max_length, max_bad_share=config.max_bad_share
+    )
+    split = split_data(data, config)
+    model = PruningLlava(
+        bundle.model,
+        config.options,
+        Estimator(config.estimator, config.temperature),
+        trainable=config.lm == "trainable",
+        checkpointing=config.checkpointing,
+    )
+
+    moving = Moving(console)
+    trainer = AtpTrainer(
+        model,
+        config,
+        args=arguments(config, accumulation),
+        data_collator=partial(collate, pad=bundle.tokenizer.pad_token_id),
+        train_dataset=split.training,
+        eval_dataset=split.held_back,
+        callbacks=[moving],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        moving.stop()
+    average = save(trainer, config, base, data, split)
+    return Trained(config.adapter, trainer.state.global_step, average)
+
+
+def check(config: TrainConfig) -> int:
+    """Micro-batches of a process in a step. Raises UserError for what this machine or this start cannot do."""
+    for package in config.report_to:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"report_to: {package} is not installed; pip install {package}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.device == "auto" and processes == 1 and torch.cuda.device_count() > 1:
+        raise UserError(
+            f"{torch.cuda.device_count()} GPUs, one process: start it with `accelerate launch` (docs/training.md), or "
+            "choose one with CUDA_VISIBLE_DEVICES=0"
+        )
+    return config.accumulation(processes)
+
+
+def prepare(config: TrainConfig, resume: bool) -> Path | None:
+    """The checkpoint to go on from, and `train.yaml` in the output folder. Raises UserError for a folder of another
+    training, and for one with checkpoints where nobody asked to resume."""
+    settings, checkpoint = config.output / SETTINGS, last_checkpoint(config.output)
+    if checkpoint and not resume:
+        raise UserError(f"{config.output} holds {checkpoint.name} already; add --resume, or choose another output")
+    if checkpoint and settings.is_file() and (changed := config.changed(load_train_config(settings))):
+        raise UserError(
+            f"{config.output} was trained with another {', '.join(changed)} ({settings}); go on with that, or choose "
+            "another output"
+        )
+    try:
+        config.output.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("RANK", "0") == "0":
+            settings.write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"output {str(config.output)!r} cannot be written: {error.strerror}") from error
+    return checkpoint
+
+
+def load(config: TrainConfig) -> Bundle:
+    """The base model on the CPU: Trainer moves it. What is trained is in fp32, what is not in bf16 if asked for."""
+    transformers.utils.logging.disable_progress_bar()
+    half = config.bf16 and config.lm == "frozen"
+    return load_model(
+        config.model,
+        device="cpu",
+        dtype="bfloat16" if half else "float32",
+        image=config.image,
+        prompt=config.prompt,
+    )
+
+
+def split_data(data: Conversations, config: TrainConfig) -> Split:
+    """Draw the held-back samples by the seed. Raises UserError where nothing would be left to train on."""
+    if len(data) <= config.held_back:
+        raise UserError(f"held_back {config.held_back} leaves nothing to train on: the data has {len(data)} samples")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    held_back, rest = order[: config.held_back], order[config.held_back :]
+    return Split(
+        training=Subset(data, sorted(rest)),
+        held_back=Subset(data, held_back) if held_back else None,
+        statistics=Subset(data, rest[: config.statistics]),
+    )
+
+
+def arguments(config: TrainConfig, accumulation: int) -> TrainingArguments:
+    """Our settings in transformers' words."""
+    schedule = {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule)
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
+    return TrainingArguments(
+        output_dir=str(config.output),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.micro_batch,
+        per_device_eval_batch_size=config.micro_batch,
+        gradient_accumulation_steps=accumulation,
+        lr_scheduler_type=schedule,
+        warmup_steps=config.warmup,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16 and not deepspeed,  # DeepSpeed brings its own autocast
+        use_cpu=config.device == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        dataloader_num_workers=config.workers,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if config.eval_steps and config.held_back else "no",
+        eval_steps=config.eval_steps,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.keep_checkpoints,
+        report_to=list(config.report_to) or "none",
+        disable_tqdm=True,
+    )
+
+
+def save(
+    trainer: AtpTrainer, config: TrainConfig, base: BaseModelId, data: Conversations, split: Split
+) -> float | None:
+    """Write the adapter and the log; returns the average of tokens on the held-back samples."""
+    statistics = trainer.measure(split.statistics)
+    held_back = trainer.measure(split.held_back) if split.held_back else None
+    average = None
+    if held_back is not None and len(held_back.counts):
+        average = trainer.averages(held_back.counts.double()).mean().item()
+    main = trainer.is_world_process_zero()
+    weights = {}
+    for name, parameter in trained(trainer.pruning):
+        value = whole(parameter)
+        if main:
+            weights[name] = value
+    if not main:
+        return average
+    modules = new_modules(config.options)
+    modules.load_state_dict(
+        {n.removeprefix("thresholds."): w for n, w in weights.items() if n.startswith("thresholds.")}
+    )
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    language = {base_name(n): w.to(dtype) for n, w in weights.items() if not n.startswith("thresholds.")}
+    found = AdapterConfig(
+        base=base,
+        options=config.options,
+        target=config.target,
+        average=average,
+        language_model=bool(language),
+        training={
+            **config.model_dump(mode="json", exclude={"options", "model"}),
+            "steps": trainer.state.global_step,
+            "samples": {"rows": data.report.rows, "unusable": data.report.bad_rows},
+        },
+    )
+    Adapter(found, modules, statistics.theta.mean(0), statistics.counts, language or None).save(config.adapter)
+    (config.output / LOG).write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
+    return average
