@@ -127,7 +127,10 @@ def load_train_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        unknown_first = sorted(
+            error.errors(), key=lambda e: e["type"] != "extra_forbidden"
+        )  # it may be the missing one
+        first = unknown_first[0]
         raise UserError(f"{path}:{_line(node, first['loc'])}: {_describe(first)}") from None
 
 

@@ -42,11 +42,15 @@ class Tally:
         self.add("steps_with_image", (images > 0).float())
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Means over the steps since the last call. reduce: the mean over the processes; every process calls this."""
+        """Means over the steps since the last call; what needs images over those that had any, or left out.
+
+        reduce: the mean over the processes; every process calls this.
+        """
         if not self._sums:
             return {}
         names = sorted(self._sums)
         values = reduce(torch.stack([self._sums[name] for name in names])).tolist()
         found, self._sums = dict(zip(names, values, strict=True)), {}
-        steps, pictured = found.pop("steps"), max(found.pop("steps_with_image"), 1)
-        return {name: value / (steps if name in EVERY_STEP else pictured) for name, value in found.items()}
+        steps, pictured = found.pop("steps"), found.pop("steps_with_image")
+        means = {name: found[name] / steps for name in EVERY_STEP if name in found}
+        return means | ({n: value / pictured for n, value in found.items() if n not in means} if pictured else {})
