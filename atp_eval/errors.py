@@ -17,7 +17,8 @@ class TaskFailure(Exception):
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """The end of an error about an unknown name: the closest choices, or all of them when none is close."""
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    same = [choice for choice in choices if choice.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     return f"Did you mean: {', '.join(close)}?" if close else f"Choose from: {', '.join(choices)}."
 
 

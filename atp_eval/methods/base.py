@@ -133,7 +133,7 @@ class Method(ABC):
 
     @property
     def language_model(self) -> dict[str, Tensor] | None:
-        """Weights that the method was trained together with, by their names in the language model; None for its own."""
+        """Weights that the method was trained together with, by their names in the model; None for the model's own."""
         return None
 
     @property

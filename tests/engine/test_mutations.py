@@ -30,7 +30,7 @@ MUTANTS = {
         "if index - 1 in self.method.prune_layers:",
     ),
     "scores count keys of the padding": ("scores.py", " & valid[:, None, :]", ""),
-    "scores look ahead": ("scores.py", "(place <= place[length - rows :, None])", "(place <= length)[None]"),
+    "scores look ahead": ("scores.py", "<= places[..., None])", "<= length)"),
     "the mean of queries takes in the text": (
         "scores.py",
         "weights = visual.to(query.dtype)",
