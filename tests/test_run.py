@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bundles import small_bundle, small_processor
 
-from atp_eval import cli
+from atp_eval import cli, driver
+from atp_eval.errors import TaskFailure
 from atp_eval.records import read_run
 from atp_eval.task_files import task_folder
 
@@ -117,6 +118,17 @@ def test_an_unwritable_output_is_refused(checkpoint: Path, tmp_path: Path, capsy
     (tmp_path / "file").write_text("")
     assert run(*common(checkpoint, tmp_path / "file" / "run")) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_run_of_which_nothing_could_be_scored_says_why(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise TaskFailure("no score today")
+
+    monkeypatch.setattr(driver, "evaluate", failing)
+    assert run(*common(checkpoint, tmp_path)) == 1
+    assert "no score today" in capsys.readouterr().err
 
 
 def test_show_gives_every_answer_and_its_tokens(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
