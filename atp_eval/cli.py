@@ -233,6 +233,8 @@ def doctor(as_json: Json = False) -> None:
 
 def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bool) -> None:
     """The page and the tables of some runs, and what a person wants to see of them at once."""
+    from rich.markup import escape
+
     from atp_eval.analysis import summarise
     from atp_eval.records import read_run
     from atp_eval.reporting import build_report
@@ -245,7 +247,7 @@ def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bo
         print_json({**summary.to_json(), "report": str(page)})
     else:
         console().print(comparison_table(summary))
-        console().print(f"Report: [bold]{page.resolve()}[/bold]", soft_wrap=True, highlight=False)
+        console().print(f"Report: [bold]{escape(str(page.resolve()))}[/bold]", soft_wrap=True, highlight=False)
 
 
 def print_plan(found: dict[str, Any], as_json: bool) -> None:

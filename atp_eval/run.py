@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import transformers
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import atp_eval
@@ -69,7 +70,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
     console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
     benchmarks, specs = check_names(config)
     began = time.perf_counter()
-    with console.status(f"Loading {config.model} ..."):
+    with console.status(f"Loading {escape(config.model)} ..."):
         bundle = load(config)
     methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
     with RunWriter(config.run_folder()) as writer:
@@ -95,7 +96,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
                 batch_size=config.batch_size,
                 writer=writer,
                 keep_images=config.keep_images,
-                say=lambda line: bar.console.print(f"[yellow]note[/yellow] {line}", highlight=False),
+                say=lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False),
                 progress=advance,
             )
             for b in benchmarks:
