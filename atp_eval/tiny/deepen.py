@@ -3,7 +3,7 @@
     python -m atp_eval.tiny.deepen --work FOLDER
 
 A model trained this far reads nearly everything in its first layer; what is pruned before the second then costs
-nothing, and a suite asked of it could not fail a method. Here a layer that adds nothing yet (its two output matrices are
+nothing, and a suite asked of it could not fail a method. Here a layer that adds nothing yet (its output matrices are
 zero) comes before the others, the last layer but one is left out to make room, and the stages that follow hide the
 visual tokens from the text in the first layer for most rows. Nothing here knows of scores or of pruning.
 """
