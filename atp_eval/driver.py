@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 
 class Scored(NamedTuple):
-    """What lmms-eval made of one method's answers: the headline metric in its unit, every other number, and each
-    document's score in [0, 1]."""
+    """What lmms-eval made of one method's answers.
+
+    score: the headline metric in its unit. metrics: every finite number. samples: score in [0, 1] by document.
+    """
 
     score: float
     metrics: dict[str, float]
