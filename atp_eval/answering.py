@@ -43,10 +43,10 @@ class FeatureCache:
         return self.entries.get(key)
 
     def put(self, key: str, features: torch.Tensor) -> None:
-        """Keep the features of one image."""
+        """Keep a copy of the features of one image: a slice of a batch would hold the whole batch in memory."""
         if key in self.entries:
             return
-        self.entries[key] = features
+        self.entries[key] = features.clone()
         self.size += features.nbytes
         while self.size > self.limit and len(self.entries) > 1:
             self.size -= self.entries.popitem(last=False)[1].nbytes

@@ -24,7 +24,7 @@ from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
 from atp_eval.models import ImageMode, PromptStyle, load_model
-from atp_eval.records import SampleRecord
+from atp_eval.records import SAMPLES, SampleRecord, slug
 from atp_eval.writer import RunWriter
 
 
@@ -92,7 +92,8 @@ class AtpEval(Answering):
     """What `lmms-eval --model atp_eval` makes from --model_args.
 
     pretrained: `tiny`, a folder or a hub id. method: a spec; write `;` for the commas in it (`fastv:layer=2;keep=72`).
-    output: a folder for the records of every sample, with its kept tokens (none by default).
+    output: a folder for the records of every sample, with its kept tokens (none by default); it must hold none of this
+        method yet, since nothing there says which model gave them.
     """
 
     def __init__(
@@ -120,6 +121,8 @@ class AtpEval(Answering):
         )
         chosen = get_method(method.replace(";", ","))
         methods = {chosen.label: chosen.solve(bundle.geometry)}
+        if output and any(Path(output).glob(f"{slug(chosen.label)}/*/{SAMPLES}")):
+            raise UserError(f"output={output} holds answers of {chosen.label} already. Name a new folder.")
         writer = RunWriter(Path(output)).__enter__() if output else None
         say = partial(print, file=sys.stderr)
         super().__init__(Answerer(bundle, methods, batch_size=int(batch_size), writer=writer, say=say), chosen.label)

@@ -201,7 +201,7 @@ def describe(benchmark: Benchmark, doc: Doc) -> DocInfo:
 
 
 def sample_score(benchmark: Benchmark, logged: Mapping[str, Any]) -> float | None:
-    """A sample's score in [0, 1] from lmms-eval's logged sample ; None if it has none."""
+    """A sample's score in [0, 1] from lmms-eval's logged sample; None if it has none."""
     for key in benchmark.sample_keys or (benchmark.metric,):
         if key in logged:
             return documents.score_of(logged[key])

@@ -17,6 +17,8 @@ import typer
 from atp_eval import __version__
 from atp_eval.errors import TaskFailure, UserError, unknown
 
+INTERRUPTED = 130  # exit code
+
 app = typer.Typer(
     name="atp-eval",
     help="Run visual-token pruning methods of vision-language models through lmms-eval, side by side.",
@@ -129,8 +131,11 @@ def run(
     if dry_run:
         print_plan(plan(settings), as_json)
         return
+    from atp_eval.records import read_run
+
     finished = evaluate(settings)
-    write_report([finished.folder], None, False, as_json)
+    if not finished.failures or read_run(finished.folder).results():
+        write_report([finished.folder], None, False, as_json)
     if finished.failures:
         raise TaskFailure("; ".join(finished.failures))
 
@@ -206,12 +211,15 @@ def tasks(
     if suite not in ("mini", "real"):
         raise unknown("suite", suite, ("mini", "real"))
     folder = task_folder("mini" if suite == "mini" else "real")
-    print_json({"suite": suite, "folder": str(folder)}) if as_json else print(folder)
+    if as_json:
+        print_json({"suite": suite, "folder": str(folder)})
+    else:
+        print(folder)
 
 
 @app.command(epilog="**Examples**\n\n`atp-eval doctor`\n\n`atp-eval doctor --json`")
 def doctor(as_json: Json = False) -> None:
-    """Check versions, device, the embedded model and the suite; say what is missing and how to get it."""
+    """Check versions, devices, the embedded model, the plugin and the disk; say how to get what is missing."""
     from atp_eval.doctor import checks, table
 
     found = checks()
@@ -225,6 +233,8 @@ def doctor(as_json: Json = False) -> None:
 
 def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bool) -> None:
     """The page and the tables of some runs, and what a person wants to see of them at once."""
+    from rich.markup import escape
+
     from atp_eval.analysis import summarise
     from atp_eval.records import read_run
     from atp_eval.reporting import build_report
@@ -237,7 +247,7 @@ def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bo
         print_json({**summary.to_json(), "report": str(page)})
     else:
         console().print(comparison_table(summary))
-        console().print(f"Report: [bold]{page.resolve()}[/bold]", soft_wrap=True, highlight=False)
+        console().print(f"Report: [bold]{escape(str(page.resolve()))}[/bold]", soft_wrap=True, highlight=False)
 
 
 def print_plan(found: dict[str, Any], as_json: bool) -> None:
@@ -271,11 +281,10 @@ def main() -> None:
         fail(str(error), 2)
     except TaskFailure as error:
         fail(str(error), 1)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where it stopped", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer catches Ctrl-C and leaves without a word
+            fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+        raise
 
 
 def fail(message: str, code: int) -> None:

@@ -77,6 +77,8 @@ def load_config(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read --config {path}: it is not UTF-8 text. Save it as UTF-8.") from None
     try:
         node = yaml.compose(text)
         data = yaml.safe_load(text)

@@ -39,7 +39,11 @@ def python() -> Check:
 def packages() -> list[Check]:
     """The direct dependencies against the ranges that this version was tested with."""
     found = []
-    for line in importlib.metadata.requires("atp-eval") or []:
+    try:
+        lines = importlib.metadata.requires("atp-eval") or []
+    except importlib.metadata.PackageNotFoundError:  # `python cli.py doctor` in a checkout
+        return [Check("atp-eval", "not installed", False, "pip install -e .")]
+    for line in lines:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue

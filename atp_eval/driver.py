@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import math
 import os
 import re
 import warnings
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 
 class Scored(NamedTuple):
-    """What lmms-eval made of one method's answers: the headline metric in its unit, every other number, and each
-    document's score in [0, 1]."""
+    """What lmms-eval made of one method's answers.
+
+    score: the headline metric in its unit. metrics: every finite number. samples: score in [0, 1] by document.
+    """
 
     score: float
     metrics: dict[str, float]
@@ -37,7 +40,7 @@ class Scored(NamedTuple):
 def quiet() -> Iterator[None]:
     """Send what lmms-eval prints to nowhere: its bars and tables would tear ours, and its errors are raised anyway."""
     with ExitStack() as stack:
-        nowhere = stack.enter_context(open(os.devnull, "w"))
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(redirect_stdout(nowhere))
         stack.enter_context(redirect_stderr(nowhere))
         stack.enter_context(warnings.catch_warnings())
@@ -66,6 +69,8 @@ def load_tasks(benchmarks: list[Benchmark], suite: Suite) -> dict[str, Task]:
                     f"cannot load {benchmark.name} ({name}): {one_line(error)}. "
                     f"Its data is {benchmark.dataset} on the hub; docs/real-models.md says how to get it."
                 ) from error
+            if documents(tasks[benchmark.name], None) == 0:
+                raise TaskFailure(f"{benchmark.name} ({name}) has no documents; look at its data.")
     return tasks
 
 
@@ -92,7 +97,7 @@ def evaluate(
 ) -> Scored:
     """Ask, score and aggregate one benchmark with one method; lmms-eval's submission files go to `output`.
 
-    Raises TaskFailure when lmms-eval's scoring fails.
+    Raises TaskFailure when answering or lmms-eval's scoring fails, or no document counts for the headline metric.
     """
     with quiet():
         from lmms_eval.evaluator import simple_evaluate
@@ -116,12 +121,17 @@ def evaluate(
         except Exception as error:  # scoring code of many tasks, wrapped in RetryError
             reason = error.__cause__ or error
             raise TaskFailure(
-                f"scoring {benchmark.name} with {view.method} failed: {type(reason).__name__}: "
-                f"{one_line(reason)}. The answers are kept; the same command scores them again."
+                f"{benchmark.name} with {view.method} failed: {type(reason).__name__}: {one_line(reason)}. "
+                "What was answered is kept; the same command goes on from there."
             ) from error
     (name, metrics), *_ = found["results"].items()
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    numbers = {k: v for k, v in numbers.items() if math.isfinite(v)}  # a spread of one sample, say, is none
+    headline = f"{benchmark.metric},{benchmark.filter}"
+    if headline not in numbers:
+        raise TaskFailure(
+            f"{benchmark.name} with {view.method}: none of the documents asked counts for {benchmark.metric}. "
+            "The answers are kept; raise --limit, or leave it out."
+        )
     scores = {s["doc_id"]: sample_score(benchmark, s) for s in found["samples"][name]}
-    return Scored(
-        numbers[f"{benchmark.metric},{benchmark.filter}"], numbers, {i: s for i, s in scores.items() if s is not None}
-    )
+    return Scored(numbers[headline], numbers, {i: s for i, s in scores.items() if s is not None})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from atp_eval.benchmarks import BENCHMARKS, LLAVA
@@ -92,7 +93,7 @@ def table(title: str, rows: list[Row]) -> RenderableType:
     for name in rows[0] | rows[-1]:
         result.add_column(name, overflow="fold")
     for row in rows:
-        result.add_row(*("" if row.get(name) is None else str(row.get(name)) for name in rows[0] | rows[-1]))
+        result.add_row(*("" if row.get(name) is None else escape(str(row[name])) for name in rows[0] | rows[-1]))
     return result
 
 
@@ -100,7 +101,7 @@ def plan_table(plan: Row) -> RenderableType:
     """What `run --dry-run` found out."""
     head = Table.grid(padding=(0, 2))
     for key in ("model", "device", "dtype", "suite", "limit", "output"):
-        head.add_row(f"[bold]{key}", str(plan[key]))
+        head.add_row(f"[bold]{key}", escape(str(plan[key])))
     rows = [{"method": label, "solved": info["solved"]} for label, info in plan["methods"].items()]
     parts: list[RenderableType] = [head, table("methods", rows), table("benchmarks", plan["benchmarks"])]
     if plan["already"]:

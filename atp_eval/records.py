@@ -130,7 +130,7 @@ def read_samples(path: Path) -> Iterator[SampleRecord]:
                 row = json.loads(line)
                 check_schema(row, f"{path}:{number}")
                 yield SampleRecord.model_validate(row)
-            except (json.JSONDecodeError, ValidationError) as error:
+            except (json.JSONDecodeError, ValidationError, AttributeError) as error:
                 raise UserError(f"{path}:{number} is no sample record ({one_line(error)}). Delete the line.") from None
 
 
@@ -157,15 +157,16 @@ class Run:
     manifest: Manifest
 
     def results(self) -> list[Result]:
-        """The finished scores, in the order of the manifest's methods and benchmarks."""
+        """The finished scores, in the order of the manifest's methods and benchmarks.
+
+        Raises UserError that names a file which is not a result of this schema.
+        """
         found = []
         for method in self.manifest.methods:
             for benchmark in self.manifest.benchmarks:
                 path = self.path / slug(method) / benchmark / RESULT
                 if path.exists():
-                    data = json.loads(path.read_text(encoding="utf-8"))
-                    check_schema(data, path)
-                    found.append(Result.model_validate(data))
+                    found.append(read_result(path))
         return found
 
     def samples(self) -> pd.DataFrame:
@@ -177,6 +178,18 @@ class Run:
         """The picture of a sample as the model saw it, if the run kept it."""
         path = self.path / IMAGES / f"{image_id}.webp"
         return path if path.exists() else None
+
+
+def read_result(path: Path) -> Result:
+    """A results.json. Raises UserError where it is none, or one of another schema version."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(data, path)
+        return Result.model_validate(data)
+    except (json.JSONDecodeError, ValidationError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {one_line(error)}. Delete it; the same `atp-eval run` scores the answers again."
+        ) from None
 
 
 def read_run(path: str | Path) -> Run:

@@ -136,9 +136,10 @@ class RunWriter:
                 path.write_bytes(encode())
 
     def forget(self, method: str, benchmark: str) -> None:
-        """Delete what an earlier run left of one method's benchmark."""
-        for name in (SAMPLES, PARQUET, RESULT):
-            (self.folder(method, benchmark) / name).unlink(missing_ok=True)
+        """Delete what an earlier run left of one method's benchmark; the result first, which stands for the others."""
+        with self._disk():
+            for name in (RESULT, PARQUET, SAMPLES):
+                (self.folder(method, benchmark) / name).unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace run.json."""

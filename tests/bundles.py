@@ -6,7 +6,6 @@ from functools import cache
 
 import torch
 from transformers import (
-    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -16,8 +15,9 @@ from transformers import (
 
 from atp_eval.engine import model_geometry
 from atp_eval.models import Bundle, tiny
+from atp_eval.scenes import world
 
-SIDE, PATCH = 84, 14  # 6 x 6 visual tokens
+SIDE, PATCH = 84, world.PATCH  # 6 x 6 visual tokens
 
 
 def small_config(layers: int = 4) -> LlavaConfig:
@@ -56,15 +56,7 @@ def small_config(layers: int = 4) -> LlavaConfig:
 
 def small_processor() -> LlavaProcessor:
     """The embedded model's tokenizer and template over smaller pictures."""
-    return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
-        tiny.tokenizer(),
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        chat_template=tiny.CHAT_TEMPLATE,
-        image_token="<image>",
-        num_additional_image_tokens=1,
-    )
+    return tiny.processor(SIDE)
 
 
 @cache

@@ -214,6 +214,13 @@ def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
     assert cache.get("b") is None and cache.get("a") is not None and cache.size == 3 * 4 * 4
 
 
+def test_the_cache_holds_an_image_and_not_its_whole_batch() -> None:
+    cache = FeatureCache()
+    cache.put("a", torch.zeros(16, 4)[3])
+    found = cache.get("a")
+    assert found is not None and found.untyped_storage().nbytes() == cache.size
+
+
 class Stop(Exception):
     """Stands for whatever ends a process."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from atp_eval import cli
+from atp_eval import cli, listing
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -68,6 +68,16 @@ def test_a_model_or_device_that_cannot_be_had_is_one_line(
     code, _, err = call(monkeypatch, capsys, "run", *args)
     assert code == 2
     assert args[1] in err and err.count("\n") == 1
+
+
+def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(listing.LISTS, "runs", interrupted)
+    code, _, err = call(monkeypatch, capsys, "list", "runs")
+    assert code == 130
+    assert err == "atp-eval: interrupted; the same command goes on where it stopped\n"
 
 
 def test_unknown_options_exit_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

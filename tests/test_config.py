@@ -41,6 +41,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes("model: caf\u00e9".encode("latin-1"))
+    with pytest.raises(UserError, match=r"run\.yaml: it is not UTF-8 text"):
+        load_config(path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -79,13 +79,25 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_stays(tmp_path: Path, cut: int
     assert repair(path) == 0
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", ["{broken", "[]", "{}"])
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, broken: str) -> None:
     with RunWriter(tmp_path) as run:
         run.append([record(0)])
     path = tmp_path / "fastv@144" / "gqa" / SAMPLES
-    path.write_text("{broken\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(UserError, match=r"samples\.jsonl:1 is no sample record"):
+    path.write_text(f"{broken}\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"samples\.jsonl:1 "):
         list(read_samples(path))
+
+
+@pytest.mark.parametrize("broken", ["", "[]", '{"schema_version": 1}'])
+def test_a_broken_result_is_named(tmp_path: Path, broken: str) -> None:
+    with RunWriter(tmp_path) as run:
+        run.write_manifest(manifest())
+        run.append([record(0)])
+        run.finish(result(1), {0: 1.0})
+    (tmp_path / "fastv@144" / "gqa" / "results.json").write_text(broken, encoding="utf-8")
+    with pytest.raises(UserError, match=r"results\.json cannot be read: .* Delete it"):
+        read_run(tmp_path).results()
 
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from bundles import small_bundle, small_processor
 
-from atp_eval import cli
-from atp_eval.records import read_run
+from atp_eval import cli, driver
+from atp_eval.backend import AtpEval
+from atp_eval.errors import TaskFailure, UserError
+from atp_eval.records import SampleRecord, read_run
 from atp_eval.task_files import task_folder
+from atp_eval.writer import RunWriter
 
 METHODS = "upper_bound,fastv@18"
 
@@ -117,6 +120,26 @@ def test_an_unwritable_output_is_refused(checkpoint: Path, tmp_path: Path, capsy
     (tmp_path / "file").write_text("")
     assert run(*common(checkpoint, tmp_path / "file" / "run")) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_run_of_which_nothing_could_be_scored_says_why(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise TaskFailure("no score today")
+
+    monkeypatch.setattr(driver, "evaluate", failing)
+    assert run(*common(checkpoint, tmp_path)) == 1
+    assert "no score today" in capsys.readouterr().err
+
+
+def test_lmms_eval_gets_no_answers_of_an_earlier_model(checkpoint: Path, tmp_path: Path) -> None:
+    RunWriter(tmp_path).append(
+        [SampleRecord(method="grid@18", benchmark="gqa", doc_id=0, image_id=None, question="", target="", response="")]
+    )
+    with pytest.raises(UserError, match=r"holds answers of grid@18 already\. Name a new folder"):
+        AtpEval(pretrained=str(checkpoint), method="grid@18", output=str(tmp_path))
+    AtpEval(pretrained=str(checkpoint), method="random@18", output=str(tmp_path))
 
 
 def test_show_gives_every_answer_and_its_tokens(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,8 @@ def markdown(summary: Summary) -> str:
     for m in summary.methods:
         scores = [f"{s.score.value:.1f}" if (s := m.scores.get(n)) else "–" for n in names]
         ratio = m.timing.ratio if m.timing else None
-        cells = [m.label.replace("|", "\\|"), f"{m.average_tokens:.1f}", *scores, shown(m.retention), shown(ratio, 2)]
+        tokens = f"{m.average_tokens:.1f}" if m.tokens else "–"
+        cells = [m.label.replace("|", "\\|"), tokens, *scores, shown(m.retention), shown(ratio, 2)]
         lines.append(f"| {' | '.join(cells)} |")
     units = ", ".join(f"{b.name} {b.unit}" for b in summary.benchmarks if b.unit != "%")
     lines += [

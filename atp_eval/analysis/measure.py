@@ -157,18 +157,18 @@ def unfinished(runs: Sequence[Run]) -> Iterator[str]:
         have = {(r.method, r.benchmark) for r in run.results()}
         asked = [(m, b) for m in run.manifest.methods for b in run.manifest.benchmarks]
         if missing := [f"{m} on {b}" for m, b in asked if (m, b) not in have]:
-            yield f"{run.path.name} is not finished: {shortened(missing)}. The same command again goes on."
+            yield f"{run.path.name} is not finished: {shortened(missing)}. `atp-eval run` with these goes on."
 
 
 def disagreements(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
-    """Scores that our samples do not reproduce, and documents that only one of two methods has."""
+    """An upper bound of nothing, scores that our samples do not reproduce, documents that one of two methods lacks."""
     scale = 100.0 if row.unit == "%" else float(row.unit.removeprefix("of "))
+    if none := [label for label, cell in cells.items() if cell.reference and cell.retained.kept is None]:
+        yield f"{row.name}: the upper bound scored nothing there, so there is no retention of {shortened(none)}."
     for label, cell in cells.items():
         ours, theirs = cell.score.score.value, cell.score.reported
         if not abs(ours - theirs) <= TOLERANCE * scale:
             yield f"{label} on {row.name}: lmms-eval reports {theirs:.2f}, its samples add up to {ours:.2f}."
-        if cell.reference and cell.retained.kept is None:
-            yield f"{label} on {row.name}: the upper bound scored nothing there, so there is no retention."
         if cell.retained.missing:
             yield (
                 f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper "

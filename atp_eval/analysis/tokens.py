@@ -16,8 +16,11 @@ Signature = tuple[int, int, tuple[tuple[int, int], ...]]  # cells of the grid, l
 
 
 class TokenAverages(NamedTuple):
-    """Mean visual tokens a sample. input: entering a layer, averaged over all decoder layers, the convention used
-    throughout; output: leaving a layer; final: entering the last layer; full: of the unpruned grid."""
+    """Mean visual tokens a sample.
+
+    input: entering a layer, averaged over all decoder layers, the convention used throughout; output: leaving a layer;
+    final: entering the last layer; full: of the unpruned grid.
+    """
 
     input: float
     output: float

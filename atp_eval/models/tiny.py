@@ -1,5 +1,4 @@
-"""The embedded tiny model: a LLaVA of 3.8 M parameters that is trained by `atp_eval.tiny` and shipped with the
-package."""
+"""The embedded tiny model: a LLaVA of 3.8 M parameters, trained by `atp_eval.tiny` and shipped with the package."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..scenes import prompts, questions, referents, world
+from atp_eval.scenes import prompts, questions, referents, world
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PHRASES = ("USER:", "ASSISTANT:", prompts.SHORT, prompts.LETTER, prompts.SEVERAL, *prompts.LETTERS)  # one token each
@@ -69,8 +68,10 @@ def options() -> dict[str, tuple[str, str]]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Words in lower case, full stops dropped, digits apart, fixed sentences and option letters as one token,
-    <unk> for the rest."""
+    """Words in lower case, full stops dropped, digits apart; fixed sentences and options are one token each.
+
+    Whatever else a text holds is <unk>.
+    """
     t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary())}, unk_token="<unk>"))
     t.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(".", " ")])
     t.pre_tokenizer = pre_tokenizers.Sequence(
@@ -87,10 +88,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def processor() -> LlavaProcessor:
-    """CLIP's pixels at 336 x 336 and 576 <image> tokens."""
-    size = {"height": world.IMAGE, "width": world.IMAGE}
-    pixels = CLIPImageProcessor(size={"shortest_edge": world.IMAGE}, crop_size=size)
+def processor(side: int = world.IMAGE) -> LlavaProcessor:
+    """CLIP's pixels at `side` x `side`, an <image> token a patch: 576 at 336 pixels."""
+    pixels = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     return LlavaProcessor(
         pixels, tokenizer(), patch_size=world.PATCH, vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE,
@@ -99,8 +99,10 @@ def processor() -> LlavaProcessor:
 
 
 def config() -> LlavaConfig:
-    """CLIP of 4 layers x 192, Llama of 8 layers x 128 with 4 heads; `initializer_range` of 1 / sqrt(width) lets
-    so narrow a model learn."""
+    """CLIP of 4 layers x 192, Llama of 8 layers x 128 with 4 heads.
+
+    `initializer_range` of 1 / sqrt(width) lets so narrow a model learn.
+    """
     width = 128
     vision = CLIPVisionConfig(
         hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6, image_size=world.IMAGE,
@@ -131,8 +133,10 @@ def build() -> LlavaForConditionalGeneration:
 
 
 def save(model: LlavaForConditionalGeneration, where: Path) -> None:
-    """Write weights (bf16 safetensors), config, tokenizer and processor as `from_pretrained` reads them; the
-    model is left in bf16."""
+    """Write weights (bf16 safetensors), config, tokenizer and processor as `from_pretrained` reads them.
+
+    The model is left in bf16.
+    """
     torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(where)
     processor().save_pretrained(where)

@@ -162,9 +162,10 @@ def model_name(run: Run) -> str:
 
 
 def command(run: Run) -> str:
-    """What runs this run again, as a shell command."""
+    """What runs this run again, as a shell command: all that the folder holds, whichever commands put it there."""
     words = ["atp-eval", "run"]
-    for key, value in run.manifest.config.items():
+    whole = {"tasks": list(run.manifest.benchmarks), "methods": list(run.manifest.methods)}
+    for key, value in (run.manifest.config | whole).items():
         option = "--" + key.replace("_", "-")
         if value is None or value is False or value == [] or key in NOT_REPRODUCED:
             continue

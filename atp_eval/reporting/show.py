@@ -14,6 +14,7 @@ from rich.text import Text
 
 from atp_eval.errors import UserError, unknown
 from atp_eval.records import SAMPLES, Run, SampleRecord, read_run, read_samples, slug
+from atp_eval.reporting.svg import clean
 from atp_eval.trace import KeepTrace
 
 HALF_BLOCKS = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
@@ -69,9 +70,9 @@ def render_sample(rows: list[dict[str, Any]]) -> RenderableType:
     first = rows[0]
     head = Text.assemble(
         (f"{first['benchmark']} {first['doc_id']}", "bold"),
-        f"  {first['kind'] or first['category'] or ''}\n",
-        Text(first["prompt"] or first["question"]),
-        f"\nright answer: {first['target']}",
+        clean(f"  {first['kind'] or first['category'] or ''}\n"),
+        clean(first["prompt"] or first["question"]),
+        clean(f"\nright answer: {first['target']}"),
     )
     return Group(Panel(head, expand=False), Columns([method_panel(row) for row in rows]))
 
@@ -82,7 +83,7 @@ def method_panel(row: dict[str, Any]) -> Panel:
     verdict = (
         "not scored yet" if score is None else "right" if score == 1 else "wrong" if score == 0 else f"{score:.2f}"
     )
-    answer = Text(f"error: {row['error']}" if row["error"] else str(row["response"]), style="bold")
+    answer = Text(clean(f"error: {row['error']}" if row["error"] else str(row["response"])), style="bold")
     parts: list[RenderableType] = [Text.assemble(answer, f"  ({verdict})")]
     if row["trace"]:
         trace = KeepTrace.from_json(row["trace"])

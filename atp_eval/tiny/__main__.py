@@ -16,8 +16,11 @@ import time
 from pathlib import Path
 
 from ..models import tiny
+from .stages import STAGES, checkpoint
 
-SECONDS = {"vision": 1500, "ground": 400, "skills": 500, "oracle": 2600, "few": 1200, "all": 1000}
+SECONDS = {
+    "vision": 1500, "ground": 400, "skills": 500, "oracle": 2600, "few": 720, "wide": 810, "late": 930, "all": 1800,
+}  # fmt: skip
 
 
 def steps(work: Path, out: Path, scale: float) -> list[tuple[str, Path, list[str]]]:
@@ -25,9 +28,11 @@ def steps(work: Path, out: Path, scale: float) -> list[tuple[str, Path, list[str
     seconds = {k: str(scale * v) for k, v in SECONDS.items()}
     where = ["--work", str(work)]
     language = [
-        (name, work / f"language_{name}.safetensors", ["language", *where, "--stage", name, "--seconds", seconds[name]])
-        for name in ("ground", "skills", "oracle", "few", "all")
+        (name, checkpoint(work, name), ["language", *where, "--stage", name, "--seconds", seconds[name]])
+        for name in STAGES
     ]
+    deepen = ("deepen", checkpoint(work, "deep"), ["deepen", *where])
+    language.insert(list(STAGES).index("late"), deepen)
     return [
         ("pictures", work / "train_labels.npy", ["pictures", *where]),
         ("vision", work / "tower.safetensors", ["vision", *where, "--seconds", seconds["vision"], "--threads", "2"]),

@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 
 from ..models import tiny
 from .features import load_tower
-from .language import STAGES, checkpoint
+from .stages import STAGES, checkpoint
 
 
 def assemble(work: Path, stage: str) -> LlavaForConditionalGeneration:

@@ -1,12 +1,11 @@
 """The language model's training, in stages that each start from a saved state.
 
     python -m atp_eval.tiny.language --work FOLDER --stage ground --seconds 300
-    python -m atp_eval.tiny.language --work FOLDER --stage oracle --seconds 1800        # goes on from `ground`,
-    and so on
+    python -m atp_eval.tiny.language --work FOLDER --stage skills --seconds 500         # goes on from `ground`
 
-`ground` and `oracle` see a dozen oracle tokens an image, `few` the 112 most useful tokens of the tower, `all` the 576
-that the model has in use. Every stage ends after --seconds; its learning rate and its mix of segments run with the
-share of the time that is gone.
+and so on. The stages up to `oracle` see a dozen oracle tokens an image, `few` and `late` the 112 most useful tokens of
+the tower, `wide` and `all` the 576 that the model has in use. Every stage ends after --seconds; its learning rate and
+its mix of segments run with the share of the time that is gone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import random
 import signal
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -31,42 +29,14 @@ from transformers import LlamaModel
 from ..models import tiny
 from ..scenes.prompts import Posed
 from ..scenes.world import Scene
-from . import drills, packed
+from . import packed
 from .features import Features
 from .oracle import DIGIT, Oracle, choose, describe, fit_projector
 from .pictures import Pictures
 from .rows import Mix, Part, Rows, drawn, of_question, pack, question_for
+from .stages import STAGES, Stage, checkpoint
 
 WARM = 40  # steps
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Visual tokens an image; images a step and rows of text an image; Muon's learning rate and shares of
-    segments, start and end; the share of rows whose text does not see the visual tokens in the first layer."""
-
-    tokens: int
-    images: int
-    rows: int
-    rate: tuple[float, float]  # AdamW, for all but the layers' matrices, has a fifth
-    text: tuple[float, float]
-    drills: tuple[float, float]
-    extra: tuple[float, float]
-    weights: dict[str, float]
-    before: str | None
-    blind: float
-    oracle: bool = False
-
-
-STAGES = {
-    "ground": Stage(14, 16, 6, (5e-3, 5e-3), (0.10, 0.25), (0.88, 0.65), (0.5, 0.5), drills.GROUND, None, 1.0, True),
-    "skills": Stage(
-        14, 12, 6, (5e-3, 5e-3), (0.45, 0.45), (0.42, 0.42), (0.8, 0.8), drills.SKILLS, "ground", 1.0, True
-    ),
-    "oracle": Stage(14, 12, 6, (3e-3, 2e-3), (0.20, 0.08), (0.55, 0.30), (0.6, 0.6), drills.LATER, "skills", 1.0, True),
-    "few": Stage(112, 8, 6, (3e-3, 1.5e-3), (0.10, 0.05), (0.40, 0.25), (0.6, 0.6), drills.LATER, "oracle", 0.9),
-    "all": Stage(576, 8, 10, (2e-3, 0.0), (0.05, 0.03), (0.25, 0.15), (0.6, 0.5), drills.LATER, "few", 0.7),
-}
 
 
 class Trainer:
@@ -134,15 +104,13 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, images: int, rows: int = 6) -> dict[str, str]:
-        """Held-out accuracy by benchmark, form and kind of the training mix's questions. Before the tower's tokens
-        come, the first layer stays as blind as it is in training."""
+        """Held-out accuracy by benchmark, form and kind of the training mix's questions; every layer sees."""
         rng, seen, data = random.Random(5), defaultdict(list), self.data["eval"]
         for i in range(0, images, 16):
             ids = list(range(i, i + 16))
 
             packed_rows = pack([data.scenes[j] for j in ids for _ in range(rows)], partial(self._asked, rng))
-            share = self.stage.blind if self.stage.oracle else 0.0
-            best = self.logits("eval", ids, packed_rows, False, share).argmax(-1)
+            best = self.logits("eval", ids, packed_rows, False).argmax(-1)
             for a in packed_rows.asked:
                 p = cast(Posed, a.what)
                 for key in ("all", p.benchmark, f"{p.question.kind}/{p.form}"):
@@ -189,11 +157,11 @@ class Trainer:
         ]
         while not self.stopped and (share := (time.time() - begun) / seconds) < 1:
             rate, text, image, extra = (
-                x + (y - x) * share for x, y in (stage.rate, stage.text, stage.drills, stage.extra)
+                x + (y - x) * share for x, y in (stage.rate, stage.text, stage.pictures, stage.extra)
             )
             for factor, optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = scale * factor * rate * min(1, (step + 1) / WARM)
-            ids, mix = self._ids(), Mix(text, image, 0.02, extra, stage.weights)
+            ids, mix = self._ids(), Mix(text, image, 0.02, extra, stage.drills)
             scenes = [self.data["train"].scenes[i] for i in ids for _ in range(stage.rows)]
             started = time.time()
             rows = pack(scenes, partial(self._drawn, mix))
@@ -220,10 +188,6 @@ class Trainer:
         print(f"ended, {step} steps, {time.time() - begun:.0f} s; held out:", self.evaluate(192), flush=True)
 
 
-def checkpoint(work: Path, stage: str) -> Path:
-    return work / f"language_{stage}.safetensors"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
@@ -240,7 +204,7 @@ def main() -> None:
     start = options.start or (checkpoint(options.work, stage.before) if stage.before else None)
     if start:
         trainer.load(start)
-    if stage.before and STAGES[stage.before].oracle and not stage.oracle and not options.start:
+    if stage.fit and not options.start:
         trainer.fit()
     print(
         f"stage {options.stage}, {options.seconds:.0f} s, from {start.name if start else 'random weights'}", flush=True

@@ -26,7 +26,7 @@ TRIES = 20  # to find a question of a kind in a scene
 BENCHMARK_MIX = {"gqa": 1.8, "vqav2": 1.8, "mme": 1.2, "pope": 0.7, "mmb": 1.4, "seed": 1.2, "sqa": 0.9}
 EXTRA_KINDS = {
     "setting": 0.5, "animal": 0.4, "exist": 1.0, "color": 1.0, "shape": 0.8, "material": 0.8, "number": 2.5,
-    "count": 1.5, "more": 0.4, "extreme": 2.0, "relation": 0.8, "hop": 1.2, "same": 1.2, "nearest": 1.2, "nth": 1.2,
+    "count": 1.5, "more": 0.4, "extreme": 2.0, "relation": 0.5, "hop": 1.5, "same": 1.5, "nearest": 1.5, "nth": 0.7,
 }  # fmt: skip
 EXTRA_BENCHMARKS = {"gqa": 0.2, "mme": 0.25, "mmb": 0.25, "seed": 0.18, "sqa": 0.12}  # stands for its form
 WEIGHT_ANSWER, WEIGHT_END, WEIGHT_WORD, WEIGHT_DRILL, WEIGHT_CAPTION = 1.0, 0.1, 0.04, 0.6, 0.2

@@ -74,7 +74,8 @@ def test_an_upper_bound_of_nothing_gives_no_retention_and_a_warning(tmp_path: Pa
     methods = {"upper_bound": FakeMethod(-1.0), "grid@144": METHODS["grid@144"]}
     summary = summarise([write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"])], resamples=50)
     assert not summary.has_retention
-    assert "grid@144 on gqa: the upper bound scored nothing there, so there is no retention." in summary.warnings
+    (said,) = [w for w in summary.warnings if "scored nothing" in w]
+    assert said.startswith("gqa: the upper bound scored nothing there") and "grid@144" in said
 
 
 def test_a_score_that_the_samples_do_not_reproduce_is_reported(tmp_path: Path) -> None:

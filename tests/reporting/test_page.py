@@ -17,7 +17,7 @@ from atp_eval.analysis.export import NAMES
 from atp_eval.errors import UserError
 from atp_eval.records import Run
 from atp_eval.reporting import build_report
-from atp_eval.reporting.build import content_hash, heat, render
+from atp_eval.reporting.build import command, content_hash, heat, render
 from atp_eval.reporting.svg import UNSAFE, clean
 
 VOID = {"meta", "link", "input", "wbr", "br", "img"}
@@ -216,6 +216,15 @@ def test_different_protocols_are_refused_unless_forced_and_then_said(tmp_path: P
     assert not (tmp_path / "report.html").exists()
     text = " ".join(Outline(build_report(runs, tmp_path / "report.html", force=True).read_text()).text)
     assert "comparing them was forced" in text and "vicuna_v1" in text
+
+
+def test_the_command_names_what_earlier_commands_put_into_the_folder(run: Run) -> None:
+    config = run.manifest.config | {"tasks": ["pope"], "methods": ["grid@144"], "limit": 7}
+    last = Run(run.path, run.manifest.model_copy(update={"config": config}))
+    assert command(last) == (
+        "atp-eval run --tasks gqa,mme,pope --methods upper_bound,fastv@144,random@144,grid@144 "
+        "--model tiny --seed 0 --limit 7"
+    )
 
 
 def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:

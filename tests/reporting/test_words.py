@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
+from synthetic import Texts, write_run
 
+from atp_eval import listing
 from atp_eval.analysis import Contrast, Interval, MethodSummary, Score, Summary
 from atp_eval.analysis.efficiency import Timing
 from atp_eval.analysis.summary import BenchmarkRow
 from atp_eval.analysis.tokens import TokenAverages, TokenStats
 from atp_eval.reporting.console import comparison_table
 from atp_eval.reporting.headline import headline
+from atp_eval.reporting.show import render_sample, sample_rows
+from atp_eval.reporting.svg import clean
 
 GQA = BenchmarkRow("gqa", "GQA", "gqa_mini", "exact_match", "%", 100.0, 300)
 NBSP = "\u00a0"
@@ -97,6 +103,21 @@ def test_seven_benchmarks_fit_into_80_columns() -> None:
     console.print(comparison_table(replace(summary(wide), benchmarks=rows)))
     found = cells(console.export_text(), "fastv@144")
     assert found == ["fastv@144", "144", "61.0", "61.0", "1511", *["61.0"] * 4, "100.0", "98.1–101.9", "0.50"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "[bold]loud[/bold]", "[/nothing]", "\u202egnp.exe"])
+def test_hostile_text_does_nothing_in_the_terminal(text: str, tmp_path: Path) -> None:
+    write_run(tmp_path, benchmarks=["gqa"], texts=Texts(lambda b, i: text, right=text, wrong=text))
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(render_sample(sample_rows(tmp_path, None, 0)))
+    assert clean(text) in console.export_text()
+
+
+def test_names_in_lists_are_no_markup() -> None:
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(listing.table("runs", [{"run": "runs/[bold]"}, {"run": "runs/[/x]"}]))
+    text = console.export_text()
+    assert "runs/[bold]" in text and "runs/[/x]" in text
 
 
 def test_the_table_shows_dashes_for_what_is_missing() -> None:
