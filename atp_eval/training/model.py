@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
@@ -108,14 +107,12 @@ class PruningLlava(nn.Module):
     ) -> Passed:
         """input_ids, attention_mask [B, L], padded on either side; labels [B, L], -100 for everything but answers;
         pixel_values [images, 3, H, W]. A row has one image or none. earlier: scores whose tokens are decided again."""
-        if pixel_values is None and dist.is_initialized():
-            self._see_nothing(input_ids.device)
+        text: Any = self.model.model.language_model
         with self._batch(input_ids, attention_mask.bool(), labels):
-            hidden = self.model.model(
-                input_ids=input_ids,
+            hidden = text(
+                inputs_embeds=self._embed(input_ids, pixel_values),
                 attention_mask=attention_mask,
                 position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-                pixel_values=pixel_values,
                 use_cache=False,
             ).last_hidden_state
         logits, loss = None, None
@@ -140,12 +137,16 @@ class PruningLlava(nn.Module):
             scores=[Raw(*(score[image] for score in d.raw)) for d in decided],
         )
 
-    def _see_nothing(self, device: torch.device) -> None:
-        """Run the vision tower where a batch has no image: processes that share out the weights (ZeRO-3) have to call
-        the same modules."""
-        size = self.geometry.vision.image_size
-        nothing = torch.zeros(1, 3, size, size, dtype=self.model.dtype, device=device)
-        self.model.model.get_image_features(pixel_values=nothing)
+    def _embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> Tensor:
+        """[B, L, D]: words and pictures. Without a picture the tower looks at nothing: processes that share out the
+        weights (ZeRO-3) have to call the same modules in the same order."""
+        core: Any = self.model.model
+        words = core.get_input_embeddings()(input_ids)
+        if pixel_values is None:
+            size = self.geometry.vision.image_size
+            pixel_values = torch.zeros(1, 3, size, size, dtype=self.model.dtype, device=words.device)
+        features = torch.cat(list(core.get_image_features(pixel_values=pixel_values).pooler_output)).to(words.dtype)
+        return words.masked_scatter(self.masks.layout.visual[..., None], features)
 
     @contextmanager
     def _batch(self, input_ids: Tensor, valid: Tensor, labels: Tensor | None) -> Iterator[None]:

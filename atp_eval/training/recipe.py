@@ -160,7 +160,6 @@ def split_data(data: Conversations, config: TrainConfig) -> Split:
 def arguments(config: TrainConfig, accumulation: int) -> TrainingArguments:
     """Our settings in transformers' words."""
     schedule = {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule)
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
     return TrainingArguments(
         output_dir=str(config.output),
         num_train_epochs=config.epochs,
@@ -171,8 +170,7 @@ def arguments(config: TrainConfig, accumulation: int) -> TrainingArguments:
         lr_scheduler_type=schedule,
         warmup_steps=config.warmup,
         max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16 and not deepspeed,  # DeepSpeed brings its own autocast
-        use_cpu=config.device == "cpu",
+        use_cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         seed=config.seed,
         data_seed=config.seed,
         dataloader_num_workers=config.workers,

@@ -57,12 +57,10 @@ class AtpTrainer(Trainer):
         self._tally = Tally()
 
     def create_accelerator_and_postprocess(self) -> None:
-        """FSDP and DeepSpeed cast all weights to bf16, thresholds too: leave them in fp32, to autocast."""
+        """DeepSpeed has an autocast of its own, in which weights stay fp32, unlike in its bf16 mode."""
         super().create_accelerator_and_postprocess()
-        state: Any = self.accelerator.state
-        if self.is_fsdp_enabled:
-            state.fsdp_plugin.mixed_precision_policy = None
         if self.is_deepspeed_enabled:
+            state: Any = self.accelerator.state
             autocast = {"enabled": self.config.bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []}
             state.deepspeed_plugin.deepspeed_config["torch_autocast"] = autocast
 
@@ -91,7 +89,7 @@ class AtpTrainer(Trainer):
         totals: Totals = num_items_in_batch
         complete = self.accelerator.sync_gradients
         earlier = [Raw(*map(torch.cat, zip(*raws, strict=True))) for raws in zip(*self._earlier, strict=True)]
-        passed: Passed = model(**inputs, earlier=earlier if complete and earlier else None)
+        passed = self._forward(model, inputs, earlier if complete and earlier else None)
         assert passed.loss is not None
         loss = share(passed.loss, totals.answers)
         parts = {"loss_lm": loss}
@@ -108,6 +106,12 @@ class AtpTrainer(Trainer):
         for name, value in parts.items():
             self._tally.add(name, value)
         return (loss, passed) if return_outputs else loss
+
+    def _forward(self, model: Any, inputs: dict[str, Any], earlier: list[Raw] | None = None) -> Passed:
+        """In bf16 where that is asked for; a cache would hold a second copy of weights that are used once."""
+        device = self.args.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
+            return model(**inputs, earlier=earlier)
 
     def _budget(self, tokens: Tensor, images: Tensor) -> dict[str, Tensor]:
         """L_ATP, L_target and N-bar; `tokens` [samples of this process in the step, K]."""
@@ -157,7 +161,7 @@ class AtpTrainer(Trainer):
         model.eval()
         mine = []
         for inputs in self.get_eval_dataloader(dataset):
-            passed: Passed = model(**self._prepare_inputs(inputs))
+            passed = self._forward(model, self._prepare_inputs(inputs))
             assert passed.loss is not None
             answers = int((inputs["labels"][:, 1:] != IGNORED).sum())
             mine.append((passed.loss.item(), answers, passed.theta.float().cpu(), passed.tokens.long().cpu()))
