@@ -91,6 +91,8 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except UserError as error:  # a DataLoader worker puts its traceback before it
+        raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)) from error
     finally:
         moving.stop()
     average = save(trainer, config, base, data, split)

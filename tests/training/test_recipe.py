@@ -219,6 +219,16 @@ def test_what_cannot_work_is_refused(home: Path, given: dict[str, Any], message:
         train(settings(home, **{"output": home / "refused", **given}))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_pictures_are_one_clear_line(home: Path, tmp_path: Path, workers: int) -> None:
+    """Found while training, also by another process."""
+    for picture in home.glob("*.png"):
+        (tmp_path / picture.name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"^training data .*image cannot be read") as found:
+        train(settings(home, output=tmp_path / "out", images=[tmp_path], workers=workers))
+    assert "\n" not in str(found.value)
+
+
 def test_a_reporter_that_is_not_installed_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="report_to: wandb is not installed; pip install wandb"):
