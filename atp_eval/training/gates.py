@@ -15,11 +15,12 @@ from atp_eval.engine.scores import causal_self_score, rows_score_at, self_score
 from atp_eval.methods.atp.options import AtpOptions
 from atp_eval.methods.atp.scores import spatial_score
 from atp_eval.methods.atp.thresholds import ThresholdModule
-from atp_eval.training.masks import Decided, Estimator, Raw, attention_mask, decide, key_bias
+from atp_eval.training.biased import HIDDEN
+from atp_eval.training.masks import Decided, Estimator, Raw, decide, key_bias
 
 
 class Gate(nn.Module):
-    """A decoder layer and the mask that it gets.
+    """A decoder layer whose attention takes a bias for each key (`biased`), and where that comes from.
 
     The masks are made outside of the layer, so that checkpointing, which runs the layer once more in the backward pass,
     makes them once.
@@ -33,7 +34,7 @@ class Gate(nn.Module):
         self._checkpointing = checkpointing
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        kwargs["attention_mask"] = self._masks[0].enter(self._index, kwargs["attention_mask"], hidden.dtype)
+        kwargs["attention_mask"] = self._masks[0].enter(self._index)
         if self._checkpointing and torch.is_grad_enabled():
             return checkpoint(self.layer, hidden, *args, use_reentrant=False, **kwargs)
         return self.layer(hidden, *args, **kwargs)
@@ -51,7 +52,6 @@ class Masks:
         self.reading = False
         self.soft = True
         self._attention: Attention | None = None
-        self._bias: Tensor | None = None
 
     def start(self, layout: Layout, rows: Tensor, soft: bool) -> None:
         """A new batch: its layout, and [B, L] bool, the text rows after the image and before the first answer.
@@ -59,20 +59,21 @@ class Masks:
         soft: whether the estimator is used; else masks are hard, as in inference.
         """
         self.layout, self.rows, self.soft, self.reading = layout, rows, soft, True
-        self.decided, self._attention, self._bias = [], None, None
+        self.decided, self._attention = [], None
+        self._bias = layout.valid.new_zeros(layout.valid.shape, dtype=torch.float32).masked_fill(~layout.valid, HIDDEN)
         self.spatial = self.spatial.to(layout.cell.device)
 
     def remember(self, attention: Attention) -> None:
         """Queries and keys of the layer before a prune point; scores take no gradient."""
         self._attention = Attention(attention.query.detach(), attention.key.detach(), attention.scaling)
 
-    def enter(self, layer: int, mask: Any, dtype: torch.dtype) -> Any:
-        """The attention mask of a layer: decides first where the layer is a prune point."""
+    def enter(self, layer: int) -> Tensor:
+        """[B, L]: the bias of each key in a layer; decides first where the layer is a prune point."""
         if layer in self.options.layers:
             self.decided.append(self._decide(len(self.decided), self._raw(), self.decided))
             bias = self.layout.to_slots(key_bias(self.decided[-1].mask), 0.0)
-            self._bias = attention_mask(bias, self.layout.valid, dtype)
-        return mask if self._bias is None else self._bias
+            self._bias = bias.masked_fill(~self.layout.valid, HIDDEN)
+        return self._bias
 
     def again(self, scores: Sequence[Raw]) -> list[Decided]:
         """All K prune points from the scores of an earlier batch, with gradients to the threshold modules."""

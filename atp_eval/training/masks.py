@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from atp_eval.methods.atp.options import AtpOptions
@@ -88,13 +87,3 @@ def key_bias(mask: Tensor) -> Tensor:
     Zero for a kept token. One bias a key: a dropped token does not see itself either, which nothing later depends on.
     """
     return (mask + EPSILON).log()
-
-
-def attention_mask(bias: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, 1, L, L] additive: causal, padding hidden, plus `bias` [B, L] for each key; `valid` [B, L] bool."""
-    length = valid.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
-    seen = causal & valid[:, None, :]
-    seen = seen | torch.eye(length, dtype=torch.bool, device=valid.device)  # padding sees itself: no empty rows
-    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # eager attention adds up in fp32
-    return bias[:, None, :].to(dtype).masked_fill(~seen, lowest)[:, None]

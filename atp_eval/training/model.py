@@ -20,6 +20,7 @@ from atp_eval.engine.layout import Layout
 from atp_eval.engine.rope2d import coordinates, rotary_2d
 from atp_eval.errors import UserError
 from atp_eval.methods.atp import AtpOptions, new_modules
+from atp_eval.training.biased import biased_config
 from atp_eval.training.collate import IGNORED
 from atp_eval.training.gates import Gate, Masks
 from atp_eval.training.masks import Estimator, Raw
@@ -44,7 +45,7 @@ class Passed(NamedTuple):
 class PruningLlava(nn.Module):
     """`model` with threshold modules.
 
-    model: loaded with sdpa or eager attention; its decoder layers are wrapped until `detach`. options.positions="2d"
+    model: its decoder layers are wrapped until `detach`, whatever attention it was loaded with. options.positions="2d"
     turns the image's positions into rows and columns. trainable: whether the language model learns too; vision tower
     and projector never do. checkpointing: keep each layer's input only and compute the layer again in the backward
     pass. Raises UserError where the options do not fit the model.
@@ -65,8 +66,6 @@ class PruningLlava(nn.Module):
         self.geometry = model_geometry(model.config)
         if options.layers[-1] >= self.geometry.num_layers:
             raise UserError(f"layers={options.layers}: this model has layers 0 to {self.geometry.num_layers - 1}")
-        if model.config._attn_implementation not in ("sdpa", "eager"):
-            raise UserError(f"training needs attention sdpa or eager, not {model.config._attn_implementation}")
         self.thresholds = new_modules(options)
         self.masks = Masks(self.thresholds, options, estimator or Estimator(), self.geometry.grid)
         text: Any = model.model.language_model
@@ -74,7 +73,9 @@ class PruningLlava(nn.Module):
         for part in (text, model.lm_head) if trainable else ():
             part.requires_grad_(True)
         self._handles: list[Any] = []
+        config = biased_config(text.config)
         for index, layer in enumerate(text.layers):
+            layer.self_attn.config = config
             if index + 1 in options.layers:
                 self._handles.append(layer.self_attn.register_forward_pre_hook(self._read))
             text.layers[index] = Gate(layer, index, self.masks, checkpointing)
@@ -87,6 +88,7 @@ class PruningLlava(nn.Module):
         for index, gate in enumerate(layers):
             layers[index] = gate.layer
             forget(gate.layer.self_attn)
+            gate.layer.self_attn.config = self.model.model.language_model.config
         for handle in self._handles:
             handle.remove()
         return self.model

@@ -190,8 +190,8 @@ def memory(config: TrainConfig, geometry: ModelGeometry, parameters: Parameters,
 def activations(config: TrainConfig, geometry: ModelGeometry) -> int:
     """Bytes that a micro-batch of the longest sequences leaves for the backward pass: a rough estimate.
 
-    A decoder layer keeps, a token, about 8 vectors of the hidden and 4 of the inner size, and its attention a map a
-    head where the mask has a gradient. With checkpointing only one layer does, and the others keep their input.
+    A decoder layer keeps, a token, about 8 vectors of the hidden and 4 of the inner size. With checkpointing only one
+    layer does, and the others keep their input. Attention keeps no map.
     """
     number = HALF if config.bf16 else FULL
     first = 0 if config.lm == "trainable" else config.options.layers[0]
@@ -199,7 +199,6 @@ def activations(config: TrainConfig, geometry: ModelGeometry) -> int:
     length = config.max_length
     tokens = config.micro_batch * length
     inside = tokens * (8 * geometry.hidden + 4 * geometry.intermediate) * number
-    inside += config.micro_batch * geometry.heads * length**2 * number
     inputs = layers * tokens * geometry.hidden * FULL
     logits = 3 * config.micro_batch * (length - geometry.cells) * geometry.vocab * FULL
     return inputs + (1 if config.checkpointing else layers) * inside + max(0, logits)
