@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | tasks | doctor`.
+"""The command line: `atp-eval run | report | show | list | tasks | doctor | train | adapter`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -6,7 +6,6 @@ answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupt
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +15,8 @@ import typer
 
 from atp_eval import __version__
 from atp_eval.errors import TaskFailure, UserError, unknown
+from atp_eval.terminal import Json, console, print_json
+from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
 
 INTERRUPTED = 130  # exit code
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
+
 RunFolder = Annotated[
     Path, typer.Argument(help="A run folder, as `atp-eval list runs` shows them.", show_default=False)
 ]
@@ -231,6 +232,10 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+app.command(epilog=TRAIN_EPILOG)(train)
+app.add_typer(adapter_app, name="adapter")
+
+
 def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bool) -> None:
     """The page and the tables of some runs, and what a person wants to see of them at once."""
     from rich.markup import escape
@@ -258,18 +263,6 @@ def print_plan(found: dict[str, Any], as_json: bool) -> None:
     from atp_eval.listing import plan_table
 
     console().print(plan_table(found))
-
-
-def print_json(data: Any) -> None:
-    """JSON on standard output, for other programs."""
-    sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")
-
-
-def console() -> Any:
-    """The console that tables are printed on."""
-    from rich.console import Console
-
-    return Console()
 
 
 def main() -> None:

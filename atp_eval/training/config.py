@@ -21,7 +21,8 @@ class TrainConfig(BaseModel):
     output: folder of checkpoints, curves and, in the end, the adapter (`output/adapter`). options: see `AtpOptions`.
 
     lm: whether the language model learns, too (Tab. 3). target: N_target in tokens, lambda_target, lambda_atp: weights
-    of the losses (Eq. 13, 14; L_target counts in tokens). estimator, temperature: see `Estimator`.
+    of the losses (Eq. 13, 14; L_target counts in tokens). budget: `atp@budget` finds the adapter where it ships.
+    estimator, temperature: see `Estimator`.
 
     lr_*: learning rates of the language model, and of the modules' first matrix, heads and biases; the paper has one,
     1e-4, for all of a module. warmup: a share of the steps. epochs, or max_steps where that is given.
@@ -43,6 +44,7 @@ class TrainConfig(BaseModel):
 
     lm: Literal["frozen", "trainable"] = "frozen"
     target: float = Field(gt=0)
+    budget: int | None = Field(default=None, ge=1)
     lambda_atp: float = Field(default=0.1, ge=0)
     lambda_target: float = Field(default=0.2, ge=0)
     estimator: Literal["straight_through", "sigmoid"] = "straight_through"
@@ -132,6 +134,15 @@ def load_train_config(path: Path) -> TrainConfig:
         )  # it may be the missing one
         first = unknown_first[0]
         raise UserError(f"{path}:{_line(node, first['loc'])}: {_describe(first)}") from None
+
+
+def with_changes(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """The settings with some replaced (None: not given). Raises UserError for a bad value."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return TrainConfig.model_validate({**config.model_dump(), **given})
+    except ValidationError as error:
+        raise UserError(_describe(error.errors()[0])) from None
 
 
 def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:

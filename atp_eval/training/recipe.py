@@ -218,6 +218,7 @@ def save(
         base=base,
         options=config.options,
         target=config.target,
+        budget=config.budget,
         average=average,
         language_model=bool(language),
         training={

@@ -33,7 +33,8 @@ class BaseModelId(BaseModel):
 
 class AdapterConfig(BaseModel):
     """`config.json`. target: N_target (Eq. 13); average: what was measured after training; both in visual tokens, as a
-    mean over the layers' inputs. training: the settings, for the record."""
+    mean over the layers' inputs. budget: an adapter that ships answers to `atp@budget`; None: to its name only.
+    training: the settings, for the record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     schema_version: Literal[1] = 1
@@ -41,6 +42,7 @@ class AdapterConfig(BaseModel):
     options: AtpOptions
     target: float | None = None
     average: float | None = None
+    budget: int | None = None
     language_model: bool = False
     training: dict[str, Any] = {}
 

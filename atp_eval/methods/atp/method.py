@@ -93,8 +93,8 @@ class ATP(Method):
         for name, folder in shipped().items():
             config = read_config(folder)
             fits = (config.base.num_layers, config.base.grid) == (geometry.num_layers, geometry.grid)
-            if fits and not config.language_model and config.target is not None:
-                found[round(config.target)] = name
+            if fits and config.budget is not None:
+                found[config.budget] = name
         if self.average in found:
             return found[self.average]
         there = ", ".join(f"atp@{average}" for average in sorted(found))

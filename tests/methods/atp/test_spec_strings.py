@@ -26,11 +26,11 @@ def model() -> Any:
 
 @pytest.fixture(autouse=True)
 def shipped(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Adapters that ship: for averages of 14 and 20, one for 9 with a language model, one without a target."""
+    """Adapters that ship: for averages of 14 and 20, and two that are known by name only."""
     folders = {}
-    for name, target, trained in (("s14", 14.2, False), ("s20", 20, False), ("s9-lm", 9, True), ("plain", None, False)):
+    for name, budget, trained in (("s14", 14, False), ("s20", 20, False), ("s9-lm", None, True), ("plain", None, False)):
         adapter = random_adapter(model)
-        config = adapter.config.model_copy(update={"target": target, "language_model": trained})
+        config = adapter.config.model_copy(update={"budget": budget, "language_model": trained})
         replace(adapter, config=config, language_model={} if trained else None).save(tmp_path / name)
         folders[name] = tmp_path / name
     monkeypatch.setattr(atp_eval.methods.atp.method, "shipped", lambda: folders)

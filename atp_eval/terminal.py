@@ -1,0 +1,23 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output, for other programs."""
+    sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")
+
+
+def console() -> Any:
+    """The console that tables are printed on."""
+    from rich.console import Console
+
+    return Console()

@@ -1,0 +1,117 @@
+"""`atp-eval train` and `atp-eval adapter info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atp_eval.errors import UserError
+from atp_eval.terminal import Json, console, print_json
+
+adapter_app = typer.Typer(help="Look at trained adapters.", no_args_is_help=True)
+
+TRAIN_EPILOG = """
+**Examples**
+
+`atp-eval train configs/tiny/atp_144.yaml` — thresholds for the embedded model, on a CPU
+
+`atp-eval train configs/tiny/atp_144.yaml --resume` — go on from the last checkpoint
+
+`atp-eval train configs/atp_llava15_7b_144.yaml --dry-run --processes 4` — parameters, memory a GPU, steps, the data
+
+`accelerate launch --config_file configs/accelerate_zero3.yaml -m atp_eval train configs/atp_llava15_7b_144.yaml`
+
+The adapter is used with `atp-eval run --methods upper_bound,atp:adapter=OUTPUT/adapter`.
+"""
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file of settings, as in configs/.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of checkpoints and adapter, instead of the file's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; train nothing.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="GPUs that --dry-run plans for.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Train the threshold modules of ATP-LLaVA, alone or with the language model."""
+    from atp_eval.training.config import load_train_config, with_changes
+
+    settings = with_changes(load_train_config(config), output=output, seed=seed)
+    if dry_run:
+        from atp_eval.training.plan import plan, plan_table
+
+        found = plan(settings, processes)
+        if as_json:
+            print_json(found)
+        else:
+            console().print(plan_table(found))
+        return
+    from atp_eval.training.recipe import train as run_training
+
+    done = run_training(settings, resume=resume)
+    if as_json:
+        print_json(done._asdict())
+    else:
+        average = "" if done.average is None else f", {done.average:.1f} tokens on average on held-back samples"
+        console().print(f"{done.steps} steps{average}")
+        console().print(f"Adapter: [bold]{done.adapter.resolve()}[/bold]", soft_wrap=True, highlight=False)
+
+
+@adapter_app.command(
+    "info",
+    epilog="**Examples**\n\n`atp-eval adapter info runs/train/atp_144/adapter`\n\n`atp-eval adapter info tiny-144`",
+)
+def adapter_info(
+    adapter: Annotated[str, typer.Argument(help="A folder, or the name of one that ships.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Say what an adapter was trained on, with which options, and how many tokens it keeps."""
+    from atp_eval.methods.atp.adapter import load_adapter, shipped
+
+    found = load_adapter(shipped().get(adapter, Path(adapter)))
+    told: dict[str, Any] = {
+        **found.config.model_dump(mode="json"),
+        "theta_means": [[round(x, 4) for x in row] for row in found.theta.tolist()],
+        "count_means": [round(x, 1) for x in found.counts.double().mean(0).tolist()] if len(found.counts) else None,
+        "parameters": sum(p.numel() for p in found.modules.parameters()),
+    }
+    if as_json:
+        print_json(told)
+        return
+    from rich.table import Table
+
+    table = Table("setting", "value", show_header=False, box=None, padding=(0, 2))
+    for name, value in told.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for key, one in inner:
+            table.add_row(f"{name}.{key}" if key else name, str(one))
+    console().print(table)
+
+
+@adapter_app.command("list", epilog="**Example**\n\n`atp-eval adapter list`")
+def adapter_list(as_json: Json = False) -> None:
+    """List the adapters that come with the package."""
+    from atp_eval.methods.atp.adapter import read_config, shipped
+
+    rows = [
+        {"name": name, "base": c.base.id, "average": c.average, "layers": "-".join(map(str, c.options.layers)),
+         "language_model": "trained" if c.language_model else "frozen"}
+        for name, folder in shipped().items()
+        for c in [read_config(folder)]
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        raise UserError("no adapter comes with this installation; train one: atp-eval train")
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, padding=(0, 2))
+    for row in rows:
+        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
+    console().print(table)
