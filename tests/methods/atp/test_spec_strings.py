@@ -28,7 +28,8 @@ def model() -> Any:
 def shipped(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Adapters that ship: for averages of 14 and 20, and two that are known by name only."""
     folders = {}
-    for name, budget, trained in (("s14", 14, False), ("s20", 20, False), ("s9-lm", None, True), ("plain", None, False)):
+    named = (("s14", 14, False), ("s20", 20, False), ("s9-lm", None, True), ("plain", None, False))
+    for name, budget, trained in named:
         adapter = random_adapter(model)
         config = adapter.config.model_copy(update={"budget": budget, "language_model": trained})
         replace(adapter, config=config, language_model={} if trained else None).save(tmp_path / name)
