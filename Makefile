@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test lint format tiny clean
+.PHONY: help run test lint format tiny tiny-atp clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,11 @@ format: $(VENV)/.dev  ## let ruff format and fix
 
 tiny: $(VENV)/.run  ## train the embedded model again from scratch (hours on 2 cores)
 	$(BIN)/python -m atp_eval.tiny --work build/tiny
+
+tiny-atp: $(VENV)/.run  ## train the embedded model's ATP adapters (minutes each on 2 cores)
+	$(BIN)/python -m atp_eval.scenes.instructions --folder build/atp/data
+	$(BIN)/atp-eval train configs/tiny/atp_144.yaml --resume
+	$(BIN)/atp-eval train configs/tiny/atp_88.yaml --resume
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -40,6 +40,10 @@ BAD = [
     (("show", "nowhere"), "nowhere is not a run folder"),
     (("list", "metods"), "unknown list 'metods'. Did you mean: methods"),
     (("tasks", "maxi"), "unknown suite 'maxi'"),
+    (("train", "missing.yaml"), "cannot read --config missing.yaml"),
+    (("adapter", "info", "nowhere"), "no adapter at 'nowhere'"),
+    (("run", "--methods", "atp"), "atp needs an adapter"),
+    (("run", "--methods", "atp:adapter=nowhere"), "no adapter at 'nowhere'"),
 ]
 
 

@@ -1,7 +1,11 @@
-"""Training data about scenes in the format of LLaVA's `llava_v1_5_mix665k.json`, in the strings of the benchmarks."""
+"""Training data about scenes in the format of LLaVA's `llava_v1_5_mix665k.json`, in the strings of the benchmarks.
+
+python -m atp_eval.scenes.instructions --folder build/atp/data --images 2000 --per-image 8 --seed 1
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -111,3 +115,30 @@ def _next(
         if fresh:
             return min(fresh, key=lambda p: answers[benchmark, kind, p.question.answer])
     return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--per-image", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1, help="0 draws the scenes that the embedded model was trained on")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    path = options.folder / FILE
+    if path.exists():
+        print(f"{path} is there already")
+        return
+    print(
+        write_instructions(
+            options.folder,
+            images=options.images,
+            per_image=options.per_image,
+            seed=options.seed,
+            workers=options.workers,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
