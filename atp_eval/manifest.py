@@ -75,6 +75,11 @@ def make_manifest(
     changed += [
         f"{k} (its data or prompts)" for k in infos if k in old.benchmarks and old.benchmarks[k].hash != infos[k].hash
     ]
+    changed += [
+        f"{label} (its adapter)"
+        for label, info in manifest.methods.items()
+        if label in old.methods and old.methods[label].get("weights") != info.get("weights")
+    ]
     if changed:
         raise UserError(
             f"{folder} holds a run of another protocol: {', '.join(changed)} differ. "
@@ -92,7 +97,8 @@ def make_manifest(
 
 def method_info(method: Method) -> dict[str, Any]:
     """A solved method for people and for the manifest."""
-    return {"solved": str(method), "prune_layers": list(method.prune_layers)}
+    info = {"solved": str(method), "prune_layers": list(method.prune_layers)}
+    return info if method.weights is None else {**info, "weights": method.weights}
 
 
 def device_name(bundle: Bundle) -> str:

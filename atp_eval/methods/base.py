@@ -132,6 +132,11 @@ class Method(ABC):
         return "1d"
 
     @property
+    def weights(self) -> str | None:
+        """A hash of what was trained for the method: answers under other weights are answers of another method."""
+        return None
+
+    @property
     def language_model(self) -> dict[str, Tensor] | None:
         """Weights that the method was trained together with, by their names in the model; None for the model's own."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,16 @@ class Adapter:
         return replace(
             self, modules=self.modules.to(device), theta=self.theta.to(device), counts=self.counts.to(device)
         )
+
+    def digest(self) -> str:
+        """12 hex digits of all that was trained; of the language model a few values of every tensor."""
+        found = hashlib.sha256()
+        language = {name: value.flatten()[:256] for name, value in (self.language_model or {}).items()}
+        tensors = {**self.modules.state_dict(), "theta": self.theta, "counts": self.counts, **language}
+        for name, tensor in sorted(tensors.items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
         """Write the folder."""

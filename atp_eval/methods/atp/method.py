@@ -59,6 +59,10 @@ class ATP(Method):
         return self._adapter.config.options.positions
 
     @property
+    def weights(self) -> str:
+        return self._adapter.digest()
+
+    @property
     def language_model(self) -> dict[str, Tensor] | None:
         return self._adapter.language_model
 

@@ -209,3 +209,13 @@ def test_a_trained_language_model_is_there_in_the_block_and_gone_after_it(
 def test_a_batch_equals_its_samples_alone_with_a_trained_language_model(model: Any, folder: Path) -> None:
     edit(folder, options__positions="2d")
     batch_equals_singles(prune, model, f"atp:adapter={folder}", make_batch((5, 9), 20, (3, 14)), num_beams=2)
+
+
+def test_the_digest_changes_with_whatever_was_trained(model: Any) -> None:
+    adapter = random_adapter(model)
+    before = adapter.digest()
+    assert before == adapter.digest()
+    with torch.no_grad():
+        next(adapter.modules.parameters()).view(-1)[3] += 1
+    assert adapter.digest() != before
+    assert replace(adapter, counts=adapter.counts + 1).digest() != adapter.digest()
