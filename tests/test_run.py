@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bundles import small_bundle, small_processor
+from methods.adapters import random_adapter
 
 from atp_eval import cli, driver
 from atp_eval.backend import AtpEval
@@ -95,6 +96,21 @@ def test_starting_over_gives_the_same_answers(finished: Path, checkpoint: Path) 
     before = answers()
     assert run(*common(checkpoint, finished), "--no-resume") == 0
     assert answers() == before
+
+
+def test_an_adapter_runs_beside_the_others_and_another_one_in_its_place_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter, model = tmp_path / "adapter", small_bundle().model
+    random_adapter(model).save(adapter)
+    args = [*common(checkpoint, tmp_path / "run"), "--tasks", "gqa", "--methods", f"upper_bound,atp:adapter={adapter}"]
+    assert run(*args) == 0
+    averages = {r.method: r.samples for r in read_run(tmp_path / "run").results()}
+    assert averages == {"upper_bound": 3, f"atp:adapter={adapter}": 3}
+    random_adapter(model, seed=2).save(adapter)
+    capsys.readouterr()
+    assert run(*args) == 2
+    assert "(its adapter) differ" in capsys.readouterr().err
 
 
 def test_another_protocol_is_refused_by_name(
