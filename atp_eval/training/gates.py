@@ -92,7 +92,7 @@ class Masks:
     def _raw(self) -> Raw:
         """The scores of the prune point that is next. A soft mask weights the means of the next point by itself."""
         assert self._attention is not None
-        query, key, scaling = self._attention
+        (query, key, scaling), self._attention = self._attention, None
         layout, exact = self.layout, torch.promote_types(query.dtype, torch.float32)
         before = (
             self.decided[-1].mask

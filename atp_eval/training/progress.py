@@ -48,4 +48,5 @@ class Moving(TrainerCallback):
 
     def stop(self) -> None:
         """Leave the line as it is."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()

@@ -26,7 +26,8 @@ from atp_eval.training.weights import last_checkpoint, load_checkpoint, save_che
 
 
 class NotFinite(TaskFailure):
-    """A loss or a gradient is NaN or infinite. No weight was changed by it, and earlier checkpoints are good."""
+    """A loss or a gradient is NaN or infinite. It reaches no checkpoint, and no weight, except that DeepSpeed steps
+    before it tells of a gradient."""
 
 
 class Totals(NamedTuple):
