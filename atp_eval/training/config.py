@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
 
     lm: whether the language model learns, too (Tab. 3). target: N_target in tokens, lambda_target, lambda_atp: weights
     of the losses (Eq. 13, 14; L_target counts in tokens). budget: `atp@budget` finds the adapter where it ships.
-    estimator, temperature: see `Estimator`.
+    estimator, temperature, clip: see `Estimator`.
 
     lr_*: learning rates of the language model, and of the modules' first matrix, heads and biases; the paper has one,
     1e-4, for all of a module. warmup: a share of the steps. epochs, or max_steps where that is given.
@@ -49,6 +49,7 @@ class TrainConfig(BaseModel):
     lambda_target: float = Field(default=0.2, ge=0)
     estimator: Literal["straight_through", "sigmoid"] = "straight_through"
     temperature: float = Field(default=20.0, gt=0)
+    clip: float = Field(default=0.05, gt=0)
 
     lr_lm: float = Field(default=2e-5, ge=0)
     lr_z: float = Field(default=1.6e-4, ge=0)

@@ -71,7 +71,7 @@ class Masks:
         """[B, L]: the bias of each key in a layer; decides first where the layer is a prune point."""
         if layer in self.options.layers:
             self.decided.append(self._decide(len(self.decided), self._raw(), self.decided))
-            bias = self.layout.to_slots(key_bias(self.decided[-1].mask), 0.0)
+            bias = self.layout.to_slots(key_bias(self.decided[-1].mask, self.estimator.clip), 0.0)
             self._bias = bias.masked_fill(~self.layout.valid, HIDDEN)
         return self._bias
 

@@ -6,9 +6,11 @@ later layers. Masks multiply from one prune point to the next.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from atp_eval.methods.atp.options import AtpOptions
@@ -28,10 +30,13 @@ class Estimator:
 
     straight_through: the hard mask forward, the sigmoid of `temperature` backward. sigmoid: the sigmoid both ways; with
     a temperature of 1e6 it is the literal text of the paper: gradients are zero in most steps and up to 1e5 else.
+    clip: the largest gradient of a sample's loss, by way of attention, to one token's mask. To a dropped token it is
+    e^l / sum of e^l over kept ones, which has no bound: where attention is sharp, one token outweighs a whole batch.
     """
 
     kind: Kind = "straight_through"
     temperature: float = 20.0
+    clip: float = math.inf
 
 
 class Raw(NamedTuple):
@@ -81,9 +86,26 @@ def decide(
     return Decided(raw, mask * before, theta_r, theta_s, ((above.detach() >= 0) & kept).any(1))
 
 
-def key_bias(mask: Tensor) -> Tensor:
+def key_bias(mask: Tensor, clip: float = math.inf) -> Tensor:
     """log(mask + EPSILON): what is added to the logits of a key. Its softmax is e^l * mask / sum, as the paper's.
 
     Zero for a kept token. One bias a key: a dropped token does not see itself either, which nothing later depends on.
+    clip: see `Estimator`; it is shared out to the rows of the batch, over which losses are means.
     """
-    return (mask + EPSILON).log()
+    bias: Tensor = _KeyBias.apply(mask, clip / len(mask))
+    return bias
+
+
+class _KeyBias(torch.autograd.Function):
+    """The logarithm, and its gradient within limits."""
+
+    @staticmethod
+    def forward(ctx: Any, mask: Tensor, limit: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.limit = limit
+        return (mask + EPSILON).log()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (grads[0] / (mask + EPSILON)).clamp(-ctx.limit, ctx.limit), None

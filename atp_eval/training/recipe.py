@@ -73,7 +73,7 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     model = PruningLlava(
         bundle.model,
         config.options,
-        Estimator(config.estimator, config.temperature),
+        Estimator(config.estimator, config.temperature, config.clip),
         trainable=config.lm == "trainable",
         checkpointing=config.checkpointing,
     )
