@@ -41,7 +41,11 @@ class Gate(nn.Module):
 
 
 class Masks:
-    """The keep masks of one forward pass. B rows, those without an image included; V grid cells, K prune points."""
+    """The keep masks of one forward pass. B rows, those without an image included; V grid cells, K prune points.
+
+    weight: of a sample's loss in what `backward` is called on, by which its gradients are limited; None for a mean over
+    the rows.
+    """
 
     def __init__(
         self, modules: nn.ModuleList, options: AtpOptions, estimator: Estimator, grid: tuple[int, int]
@@ -51,6 +55,7 @@ class Masks:
         self.decided: list[Decided] = []
         self.reading = False
         self.soft = True
+        self.weight: float | None = None
         self._attention: Attention | None = None
 
     def start(self, layout: Layout, rows: Tensor, soft: bool) -> None:
@@ -71,7 +76,8 @@ class Masks:
         """[B, L]: the bias of each key in a layer; decides first where the layer is a prune point."""
         if layer in self.options.layers:
             self.decided.append(self._decide(len(self.decided), self._raw(), self.decided))
-            bias = self.layout.to_slots(key_bias(self.decided[-1].mask, self.estimator.clip), 0.0)
+            limit = self.estimator.clip * (self.weight or 1 / len(self.layout.valid))
+            bias = self.layout.to_slots(key_bias(self.decided[-1].mask, limit), 0.0)
             self._bias = bias.masked_fill(~self.layout.valid, HIDDEN)
         return self._bias
 

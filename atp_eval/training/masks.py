@@ -86,13 +86,13 @@ def decide(
     return Decided(raw, mask * before, theta_r, theta_s, ((above.detach() >= 0) & kept).any(1))
 
 
-def key_bias(mask: Tensor, clip: float = math.inf) -> Tensor:
+def key_bias(mask: Tensor, limit: float = math.inf) -> Tensor:
     """log(mask + EPSILON): what is added to the logits of a key. Its softmax is e^l * mask / sum, as the paper's.
 
     Zero for a kept token. One bias a key: a dropped token does not see itself either, which nothing later depends on.
-    clip: see `Estimator`; it is shared out to the rows of the batch, over which losses are means.
+    limit: of the gradient to each value of the mask.
     """
-    bias: Tensor = _KeyBias.apply(mask, clip / len(mask))
+    bias: Tensor = _KeyBias.apply(mask, limit)
     return bias
 
 

@@ -18,7 +18,7 @@ from transformers import Trainer
 from atp_eval.errors import TaskFailure
 from atp_eval.training.collate import IGNORED
 from atp_eval.training.config import TrainConfig
-from atp_eval.training.losses import average_tokens, l_atp, l_target, share
+from atp_eval.training.losses import average_tokens, l_atp, l_target, processes, share
 from atp_eval.training.masks import Raw
 from atp_eval.training.model import Passed, PruningLlava
 from atp_eval.training.tally import Tally
@@ -54,6 +54,7 @@ class AtpTrainer(Trainer):
         self.pruning = model  # Trainer replaces its own `model` by a wrap under FSDP
         super().__init__(model=model, **options)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the counts of the whole step
+        model.masks.weight = processes() / config.batch_size
         self._earlier: list[list[Raw]] = []  # scores of the micro-batches of this step so far
         self._tally = Tally()
 

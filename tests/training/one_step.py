@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from atp_eval.training.collate import collate
 from atp_eval.training.config import TrainConfig
+from atp_eval.training.masks import Estimator
 from atp_eval.training.model import PruningLlava
 from atp_eval.training.recipe import arguments
 from atp_eval.training.trainer import AtpTrainer
@@ -51,7 +52,8 @@ def settings(output: Path, **given: Any) -> TrainConfig:
 
 def trainer(config: TrainConfig, processes: int = 1, talks: Any = UNEVEN, **more: Any) -> AtpTrainer:
     """On fixed samples in their own order."""
-    model: PruningLlava = pruning_llava(config.options, trainable=config.lm == "trainable")
+    estimator = Estimator(config.estimator, config.temperature, config.clip)
+    model: PruningLlava = pruning_llava(config.options, estimator, trainable=config.lm == "trainable")
     args = arguments(config, config.accumulation(processes))
     args.train_sampling_strategy = "sequential"
     return AtpTrainer(

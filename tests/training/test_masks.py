@@ -14,7 +14,7 @@ from atp_eval.methods.atp.rules import margin, soft_mask
 from atp_eval.methods.atp.scores import normalise, redundant_score, spatial_score
 from atp_eval.methods.atp.thresholds import ThresholdModule
 from atp_eval.training.collate import IGNORED, Sample
-from atp_eval.training.masks import Estimator, Raw, decide
+from atp_eval.training.masks import Estimator, Raw, decide, key_bias
 from atp_eval.training.model import PruningLlava
 from training.small import MIXED, Talk, batch_of, options, plain_llava, pruning_llava, samples
 
@@ -236,3 +236,16 @@ def test_the_model_is_given_back_as_it_was() -> None:
     with torch.no_grad():
         assert torch.equal(given_back(**batch).logits, model(**batch).logits)
     assert [n for n, _ in given_back.named_modules()] == [n for n, _ in model.named_modules()]
+
+
+def test_the_gradient_to_a_dropped_token_is_bounded_by_the_clip() -> None:
+    mask = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], requires_grad=True)
+    push = torch.tensor([[0.5, 1e-20, -3.0], [-1e-27, 0.001, 0.2]])
+    key_bias(mask, clip=0.8).backward(push)
+    assert torch.equal(mask.grad, torch.tensor([[0.4, 0.4, -0.4], [-0.4, 0.001, 0.2]]))
+
+
+def test_without_a_clip_the_gradient_is_that_of_the_logarithm() -> None:
+    mask = torch.tensor([[0.25, 1.0]], requires_grad=True, dtype=torch.float64)
+    key_bias(mask).sum().backward()
+    assert torch.allclose(mask.grad, torch.tensor([[4.0, 1.0]], dtype=torch.float64))
