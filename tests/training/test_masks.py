@@ -238,14 +238,14 @@ def test_the_model_is_given_back_as_it_was() -> None:
     assert [n for n, _ in given_back.named_modules()] == [n for n, _ in model.named_modules()]
 
 
-def test_the_gradient_to_a_dropped_token_is_bounded_by_the_clip() -> None:
+def test_the_gradient_to_a_dropped_token_is_bounded_by_the_limit() -> None:
     mask = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], requires_grad=True)
     push = torch.tensor([[0.5, 1e-20, -3.0], [-1e-27, 0.001, 0.2]])
-    key_bias(mask, clip=0.8).backward(push)
+    key_bias(mask, limit=0.4).backward(push)
     assert torch.equal(mask.grad, torch.tensor([[0.4, 0.4, -0.4], [-0.4, 0.001, 0.2]]))
 
 
-def test_without_a_clip_the_gradient_is_that_of_the_logarithm() -> None:
+def test_without_a_limit_the_gradient_is_that_of_the_logarithm() -> None:
     mask = torch.tensor([[0.25, 1.0]], requires_grad=True, dtype=torch.float64)
     key_bias(mask).sum().backward()
     assert torch.allclose(mask.grad, torch.tensor([[4.0, 1.0]], dtype=torch.float64))
