@@ -32,6 +32,8 @@ UNEVEN = [
     *[Talk(0, 4 + i, 1 + i, False) for i in range(4)],
 ]
 
+CLIP = 0.01
+
 
 class Catch(TrainerCallback):
     """Copies of the gradients, before the optimizer uses them."""
@@ -46,7 +48,7 @@ class Catch(TrainerCallback):
 def settings(output: Path, **given: Any) -> TrainConfig:
     """Everything that a step needs; a target that is missed from above."""
     base: dict[str, Any] = {"data": "none.json", "output": output, "options": options(), "target": 5, "lm": "trainable"}
-    base |= {"device": "cpu", "max_steps": 1, "batch_size": 8, "micro_batch": 8, "max_grad_norm": 1e12}
+    base |= {"device": "cpu", "max_steps": 1, "batch_size": 8, "micro_batch": 8, "max_grad_norm": 1e12, "clip": CLIP}
     return TrainConfig(**base | {"held_back": 0, "lambda_atp": 0.3, "lambda_target": 0.7} | given)
 
 
