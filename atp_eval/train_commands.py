@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ TRAIN_EPILOG = """
 `atp-eval train configs/atp_llava15_7b_144.yaml --dry-run --processes 4` — parameters, memory a GPU, steps, the data
 
 `accelerate launch --config_file configs/accelerate_zero3.yaml -m atp_eval train configs/atp_llava15_7b_144.yaml`
+
+`torchrun --nproc_per_node 2 -m atp_eval train configs/tiny/atp_144.yaml` — two processes on a CPU
 
 The adapter is used with `atp-eval run --methods upper_bound,atp:adapter=OUTPUT/adapter`.
 """
@@ -54,6 +57,8 @@ def train(
     from atp_eval.training.recipe import train as run_training
 
     done = run_training(settings, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+        return
     if as_json:
         print_json(done._asdict())
     else:
