@@ -81,6 +81,11 @@ class RunConfig(BaseModel):
 
 def load_config(path: Path) -> dict[str, Any]:
     """The keys of a run.yaml, checked by name. Raises UserError with the line of an unknown key or bad value."""
+    return read_settings(path, RunConfig)
+
+
+def read_settings(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a YAML file that a settings class takes. Raises UserError with the line of what is wrong."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -88,27 +93,33 @@ def load_config(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"cannot read --config {path}: it is not UTF-8 text. Save it as UTF-8.") from None
     try:
-        node = yaml.compose(text)
-        data = yaml.safe_load(text)
+        node, data = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+    data = {} if data is None else data
+    if not isinstance(data, dict) or not (node is None or isinstance(node, yaml.MappingNode)):
         raise UserError(f"{path} must hold `key: value` lines, such as `model: tiny`.")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    for key in data:
-        if key not in RunConfig.model_fields:
-            suggestion = did_you_mean(str(key), RunConfig.model_fields)
-            raise UserError(f"{path}:{lines.get(str(key), 1)}: unknown key {key!r}. {suggestion}")
     try:
-        RunConfig.model_validate(data)
+        model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}:{lines.get(str(first['loc'][0]), 1)}: {describe(first)}") from None
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # it may be the missing one
+        raise UserError(f"{path}:{_line(node, first['loc'])}: {describe(first, model)}") from None
     return data
+
+
+def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
+    """The line of a setting, by its keys; that of the nearest key around it where it is not there."""
+    line = node.start_mark.line + 1 if node else 1
+    for name in place:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = [(key, value) for key, value in node.value if key.value == str(name)]
+        if not found:
+            break
+        line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return line
 
 
 def make_config(**settings: Any) -> RunConfig:
@@ -119,8 +130,27 @@ def make_config(**settings: Any) -> RunConfig:
         raise UserError(describe(error.errors()[0], option=True)) from None
 
 
-def describe(error: Any, option: bool = False) -> str:
-    """One line about a pydantic error: the setting, the value and what it must be."""
-    name = str(error["loc"][0])
-    shown = "--" + name.replace("_", "-") if option else name
-    return f"{shown} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+def describe(error: Any, model: type[BaseModel] = RunConfig, option: bool = False) -> str:
+    """One line about a pydantic error: the setting (as an option of the command line if asked), the value and what it
+    must be."""
+    place = [str(part) for part in error["loc"]]
+    name = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {name!r}. {did_you_mean(place[-1], _fields(model, place[:-1]))}"
+    if error["type"] == "missing":
+        return f"{name} is missing."
+    message = error["msg"].removeprefix("Value error, ")
+    message = f"{message[0].lower()}{message[1:]}."
+    if error["type"] == "value_error":
+        return message
+    shown = "--" + place[0].replace("_", "-") if option else place[0] if model is RunConfig else name
+    return f"{shown} = {error['input']!r}: {message}"
+
+
+def _fields(model: type[BaseModel], place: list[str]) -> list[str]:
+    """The keys that a settings class, or one inside it, knows."""
+    for name in place:
+        inner = model.model_fields[name].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return list(model.model_fields)

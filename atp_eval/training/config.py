@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from atp_eval.errors import UserError, did_you_mean
+from atp_eval.config import describe, read_settings
+from atp_eval.errors import UserError
 from atp_eval.methods.atp.options import AtpOptions
 
 CHANGEABLE = {"output", "save_steps", "keep_checkpoints", "logging_steps", "eval_steps", "workers", "report_to"}
@@ -115,26 +116,7 @@ class TrainConfig(BaseModel):
 
 def load_train_config(path: Path) -> TrainConfig:
     """Read a training's YAML file. Raises UserError with the line of an unknown key or bad value."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read --config {path}: {getattr(error, 'strerror', None) or error}.") from None
-    try:
-        node, data = yaml.compose(text), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{path} must hold `key: value` lines, such as `model: tiny`.")
-    try:
-        return TrainConfig.model_validate(data)
-    except ValidationError as error:
-        unknown_first = sorted(
-            error.errors(), key=lambda e: e["type"] != "extra_forbidden"
-        )  # it may be the missing one
-        first = unknown_first[0]
-        raise UserError(f"{path}:{_line(node, first['loc'])}: {_describe(first)}") from None
+    return TrainConfig.model_validate(read_settings(path, TrainConfig))
 
 
 def with_changes(config: TrainConfig, **changes: Any) -> TrainConfig:
@@ -143,31 +125,4 @@ def with_changes(config: TrainConfig, **changes: Any) -> TrainConfig:
     try:
         return TrainConfig.model_validate({**config.model_dump(), **given})
     except ValidationError as error:
-        raise UserError(_describe(error.errors()[0])) from None
-
-
-def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
-    """The line of a setting, by its keys; that of the nearest key around it where it is not there."""
-    line = node.start_mark.line + 1
-    for name in place:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = [(key, value) for key, value in node.value if key.value == str(name)]
-        if not found:
-            break
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
-    return line
-
-
-def _describe(error: Any) -> str:
-    """One line about a pydantic error: the setting, the value and what it must be."""
-    *around, name = (str(part) for part in error["loc"]) if error["loc"] else ("",)
-    dotted = ".".join([*around, name])
-    if error["type"] == "extra_forbidden":
-        known = AtpOptions.model_fields if around == ["options"] else TrainConfig.model_fields
-        return f"unknown key {dotted!r}. {did_you_mean(name, known)}"
-    if error["type"] == "missing":
-        return f"{dotted} is missing."
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{message}." if error["type"] == "value_error" else f"{dotted} = {error['input']!r}: {message}."
+        raise UserError(describe(error.errors()[0], TrainConfig)) from None
