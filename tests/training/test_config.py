@@ -50,7 +50,7 @@ def test_settings_survive_their_own_yaml(tmp_path: Path) -> None:
         ("target: 144", "target: 144\nbatch_size: 10", r"batch_size 10 is no multiple of micro_batch 8\."),
         ("score_norm: rel", "positions: 2d", "options.positions=2d renumbers the image, which a frozen lm never"),
         ("target: 144", "target: [", r":9 is not YAML"),
-        (GOOD, "- a\n", "data is missing"),
+        (GOOD, "- a\n", "must hold `key: value` lines"),
         (GOOD, "", "data is missing"),
     ],
 )
