@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,6 +25,17 @@ from atp_eval.training.collate import IGNORED, Sample
 from atp_eval.training.conversations import LISTED, Bad, BadRow, Conversation, DataReport, Fault, parse, rows
 
 FAULTS = tuple(Fault)
+
+
+@contextmanager
+def whole_pictures() -> Iterator[None]:
+    """Inside the block a picture whose end is missing is broken, whatever another package (lmms-eval) set Pillow to."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 class Conversations(Dataset[Sample]):
@@ -156,7 +168,7 @@ class Conversations(Dataset[Sample]):
             raise BadRow(Fault.MISSING)
         processor: Any = self.bundle.processor.image_processor
         try:
-            with Image.open(path) as picture:
+            with whole_pictures(), Image.open(path) as picture:
                 square = squared(picture, self.bundle.image_mode, tuple(processor.image_mean))
         except Exception as error:  # decoders raise whatever they like
             raise BadRow(Fault.BROKEN) from error
