@@ -100,7 +100,7 @@ def read_until_too_many_are_bad(data: Conversations) -> None:
 
 def test_too_large_a_share_while_reading_is_fatal_and_known_outside_of_the_worker(pictures: Path) -> None:
     data = load(pictures, [seen("a"), seen("half", "broken.png")], max_bad_share=0.1)
-    worker = multiprocessing.get_context("fork").Process(target=partial(read_until_too_many_are_bad, data))
+    worker = multiprocessing.get_context("spawn").Process(target=partial(read_until_too_many_are_bad, data))
     worker.start()
     worker.join()
     assert worker.exitcode == 0
