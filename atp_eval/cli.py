@@ -179,14 +179,14 @@ def show(
 
 @app.command(
     "list",
-    epilog="**Examples**\n\n`atp-eval list methods`\n\n`atp-eval list benchmarks --json`\n\n`atp-eval list runs`",
+    epilog="**Examples**\n\n`atp-eval list methods`\n\n`atp-eval list benchmarks --json`\n\n`atp-eval list adapters`",
 )
 def list_things(
-    what: Annotated[str, typer.Argument(help="methods, benchmarks, models or runs.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="methods, benchmarks, models, adapters or runs.", show_default=False)],
     folder: Annotated[Path, typer.Option(help="Where `list runs` looks.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List the methods, benchmarks, models or runs there are."""
+    """List the methods, benchmarks, models, adapters or runs there are."""
     from atp_eval import listing
 
     if what not in listing.LISTS:

@@ -125,7 +125,7 @@ def make_config(**settings: Any) -> RunConfig:
 def describe(error: Any, model: type[BaseModel] = RunConfig, option: bool = False) -> str:
     """One line about a pydantic error: the setting (as an option of the command line if asked), the value and what it
     must be."""
-    place = [str(part) for part in error["loc"]]
+    place = [part for part in error["loc"] if isinstance(part, str)]
     name = ".".join(place)
     if error["type"] == "extra_forbidden":
         return f"unknown key {name!r}. {did_you_mean(place[-1], _fields(model, place[:-1]))}"
@@ -135,7 +135,7 @@ def describe(error: Any, model: type[BaseModel] = RunConfig, option: bool = Fals
     message = f"{message[0].lower()}{message[1:]}."
     if error["type"] == "value_error":
         return message
-    shown = "--" + place[0].replace("_", "-") if option else place[0] if model is RunConfig else name
+    shown = "--" + place[0].replace("_", "-") if option else name
     return f"{shown} = {error['input']!r}: {message}"
 
 

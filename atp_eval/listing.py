@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from atp_eval.benchmarks import BENCHMARKS, LLAVA
 from atp_eval.errors import UserError
 from atp_eval.methods import method_class, method_names
+from atp_eval.methods.spec import parameters
 from atp_eval.records import MANIFEST, read_run
 
 Row = dict[str, Any]
@@ -25,9 +25,10 @@ def methods(folder: Path) -> list[Row]:
     rows = []
     for name in method_names():
         cls = method_class(name)
-        fields = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "average"}
         does = inspect.getdoc(cls) or ""
-        rows.append({"method": name, "parameters": ", ".join(fields), "does": does.split("\n\n")[0].replace("\n", " ")})
+        rows.append(
+            {"method": name, "parameters": ", ".join(parameters(cls)), "does": does.split("\n\n")[0].replace("\n", " ")}
+        )
     return rows
 
 
@@ -52,6 +53,23 @@ def models(folder: Path) -> list[Row]:
         {"model": "tiny", "what": "the embedded LLaVA: 576 visual tokens, trained on the mini-suite's kind of scenes"},
         {"model": "FOLDER", "what": "a local checkpoint in the layout of llava-hf/llava-1.5-7b-hf"},
         {"model": "llava-hf/llava-1.5-7b-hf", "what": "a LLaVA-1.5 checkpoint on the hub (docs/real-models.md)"},
+    ]
+
+
+def adapters(folder: Path) -> list[Row]:
+    """The trained adapters that come with the package."""
+    from atp_eval.methods.atp.adapter import read_config, shipped
+
+    return [
+        {
+            "adapter": name,
+            "model": config.base.id,
+            "spec": f"atp:adapter={name}" if config.budget is None else f"atp@{config.budget}",
+            "average": None if config.average is None else round(config.average, 1),
+            "layers": "-".join(map(str, config.options.layers)),
+            "language model": "trained" if config.language_model else "frozen",
+        }
+        for name, config in ((name, read_config(path)) for name, path in shipped().items())
     ]
 
 
@@ -81,6 +99,7 @@ LISTS: dict[str, Callable[[Path], list[Row]]] = {
     "methods": methods,
     "benchmarks": benchmarks,
     "models": models,
+    "adapters": adapters,
     "runs": runs,
 }
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.errors import UserError
 from atp_eval.terminal import Json, console, print_json
 
 adapter_app = typer.Typer(help="Look at trained adapters.", no_args_is_help=True)
@@ -95,28 +94,4 @@ def adapter_info(
         inner = value.items() if isinstance(value, dict) else [("", value)]
         for key, one in inner:
             table.add_row(f"{name}.{key}" if key else name, str(one))
-    console().print(table)
-
-
-@adapter_app.command("list", epilog="**Example**\n\n`atp-eval adapter list`")
-def adapter_list(as_json: Json = False) -> None:
-    """List the adapters that come with the package."""
-    from atp_eval.methods.atp.adapter import read_config, shipped
-
-    rows = [
-        {"name": name, "base": c.base.id, "average": c.average, "layers": "-".join(map(str, c.options.layers)),
-         "language_model": "trained" if c.language_model else "frozen"}
-        for name, folder in shipped().items()
-        for c in [read_config(folder)]
-    ]  # fmt: skip
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        raise UserError("no adapter comes with this installation; train one: atp-eval train")
-    from rich.table import Table
-
-    table = Table(*rows[0], box=None, padding=(0, 2))
-    for row in rows:
-        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
     console().print(table)

@@ -132,3 +132,23 @@ def test_the_shim_is_the_command() -> None:
     shim = Path(__file__).parents[1] / "cli.py"
     found = subprocess.run([sys.executable, str(shim), "--version"], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("atp-eval ")
+
+
+def test_the_list_of_methods_names_what_a_spec_can_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "list", "methods", "--json")
+    told = {row["method"]: row["parameters"] for row in json.loads(out)}
+    assert code == 0
+    assert told["atp"] == "adapter, layers, control" and told["fastv"] == "layer, keep" and told["upper_bound"] == ""
+
+
+def test_the_list_of_adapters_names_their_specs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "list", "adapters", "--json")
+    assert code == 0
+    assert [(row["adapter"], row["spec"], row["model"]) for row in json.loads(out)] == [
+        ("tiny-144", "atp@144", "tiny"),
+        ("tiny-88", "atp@88", "tiny"),
+    ]

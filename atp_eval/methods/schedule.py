@@ -8,20 +8,13 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from atp_eval.errors import UserError
+from atp_eval.methods.atp.scores import normalise, redundant_score
 from atp_eval.methods.base import Decision, Geometry, Method, Point, keep_top
 from atp_eval.methods.budget import average_input, check_average, check_keep, check_layer, scale_layer
 from atp_eval.methods.grid import uniform_scores
 from atp_eval.methods.random import random_scores
 
 BLIND = ("random", "grid")  # scores that need no attention, so that layer 0 is open to them
-
-
-def minmax(scores: Tensor, kept: Tensor) -> Tensor:
-    """[B, V] scores scaled to [0, 1] over the tokens that are still there; constant scores give 0."""
-    low = scores.masked_fill(~kept, float("inf")).amin(1, keepdim=True)
-    high = scores.masked_fill(~kept, float("-inf")).amax(1, keepdim=True)
-    span = high - low
-    return ((scores - low) / span.where(span > 0, 1)).masked_fill(~kept, float("-inf"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +106,9 @@ class Schedule(Method):
         if self.score == "self":
             return point.self_score()
         if self.score == "redundant":
-            return (minmax(point.self_score(), point.kept) + minmax(point.cross_score(), point.kept)) / 2
+            s_self = normalise(point.self_score(), point.kept, "minmax", "self")
+            s_cross = normalise(point.cross_score(), point.kept, "minmax", "cross")
+            return redundant_score(s_self, s_cross).masked_fill(~point.kept, float("-inf"))
         if self.score == "random":
             scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1])
         else:

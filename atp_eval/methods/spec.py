@@ -31,7 +31,7 @@ def parse_spec(spec: str, cls: type[M]) -> M:
     values: dict[str, Any] = {}
     if "@" in head:
         values["average"] = _convert(cls.name, "the budget after '@'", head.partition("@")[2], int)
-    hints = {key: hint for key, hint in typing.get_type_hints(cls).items() if key in _parameters(cls)}
+    hints = {key: hint for key, hint in typing.get_type_hints(cls).items() if key in parameters(cls)}
     for part in tail.split(",") if colon else ():
         key, equals, text = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -49,12 +49,13 @@ def parse_spec(spec: str, cls: type[M]) -> M:
 def format_spec(method: Method) -> str:
     """The canonical string of a method: parameters in the order of its fields, defaults left out."""
     budget = "" if method.average is None else f"@{method.average}"
-    fields = (f for f in dataclasses.fields(method) if f.name in _parameters(type(method)))
+    fields = (f for f in dataclasses.fields(method) if f.name in parameters(type(method)))
     parts = [f"{f.name}={_text(value)}" for f in fields if (value := getattr(method, f.name)) != f.default]
     return f"{method.name}{budget}" + (":" + ",".join(parts) if parts else "")
 
 
-def _parameters(cls: type[Method]) -> list[str]:
+def parameters(cls: type[Method]) -> list[str]:
+    """What a method's spec string can set: its fields, without the budget and those that only a solved method has."""
     return [f.name for f in dataclasses.fields(cls) if f.name != "average" and f.repr]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from atp_eval.methods import Geometry, get_method, keep_top
 from atp_eval.methods.grid import spread
 from atp_eval.methods.random import random_scores
-from atp_eval.methods.schedule import minmax
+from atp_eval.methods.schedule import Schedule
 
 
 class Picture:
@@ -57,11 +58,16 @@ def test_random_depends_on_seed_and_sample_alone_and_is_fair() -> None:
     assert (kept - 500).abs().max() < 5 * (2000 * 0.25 * 0.75) ** 0.5
 
 
-def test_minmax_is_over_what_is_still_there() -> None:
+def test_the_redundant_score_is_scaled_over_what_is_still_there() -> None:
     scores = torch.tensor([[3.0, 1.0, 2.0, 9.0], [5.0, 5.0, 5.0, 5.0]])
     kept = torch.tensor([[True, True, True, False], [True, True, True, True]])
-    expected = [[1.0, 0.0, 0.5, float("-inf")], [0.0, 0.0, 0.0, 0.0]]
-    assert minmax(scores, kept).tolist() == expected
+    point = SimpleNamespace(
+        kept=kept,
+        self_score=lambda: scores.masked_fill(~kept, float("-inf")),
+        cross_score=lambda: (2 * scores).masked_fill(~kept, float("-inf")),
+    )
+    method = Schedule(average=20, score="redundant")
+    assert method.scores(point).tolist() == [[1.0, 0.0, 0.5, float("-inf")], [0.0, 0.0, 0.0, 0.0]]
 
 
 def test_methods_import_nothing_of_transformers() -> None:

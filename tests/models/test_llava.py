@@ -163,8 +163,8 @@ def test_what_cannot_be_loaded_is_one_clear_line(folder: Path, options: dict[str
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_cuda_without_a_gpu_says_what_to_do(folder: Path) -> None:
+def test_cuda_without_a_gpu_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device is available here; use device cpu or auto"):
         load_model(str(folder), device="cuda")
 
