@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atp_eval.errors import UserError, did_you_mean
 
 DEFAULT_METHODS = ["upper_bound", "fastv@144", "random@144", "grid@144"]
+TINY_METHODS = ["upper_bound", "atp@144", *DEFAULT_METHODS[1:]]  # an adapter for atp@144 ships for tiny only
 DEFAULT_TASKS = ["gqa", "mmb", "mme", "pope", "seed", "sqa", "vqav2"]
 
 
@@ -39,6 +40,13 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     keep_images: int = Field(default=24, ge=0)
     resume: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_methods(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "methods" in given:
+            return given
+        return {**given, "methods": TINY_METHODS if given.get("model", "tiny") == "tiny" else DEFAULT_METHODS}
 
     @property
     def resolved_suite(self) -> Literal["mini", "real"]:

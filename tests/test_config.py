@@ -85,3 +85,9 @@ def test_commas_within_a_method_spec_belong_to_it() -> None:
         "grid@88",
     ]
     assert split_names(" gqa, mmb,") == ["gqa", "mmb"]
+
+
+def test_atp_is_a_default_method_where_its_adapter_ships() -> None:
+    assert "atp@144" in make_config().methods
+    assert "atp@144" not in make_config(model="llava-hf/llava-1.5-7b-hf").methods
+    assert make_config(methods=["fastv@88"]).methods == ["fastv@88"]
