@@ -196,6 +196,8 @@ class Answerer:
             group=info.group,
             kind=info.kind,
             level=info.level,
+            objects=info.objects,
+            asked_cells=None if info.cells is None else len(info.cells),
             vision_seconds=vision,
             batch=self.batches,
             warm=self.batches > 1,

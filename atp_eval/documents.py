@@ -1,8 +1,8 @@
 """Reading a benchmark's documents and lmms-eval's logged samples: what was asked, what was right, what was no answer.
 
 A document is one row of a benchmark, as lmms-eval hands it out (`task_dict[task][split][doc_id]`, or `doc` of a logged
-sample, which lacks the images). The embedded suite has the real schemas and four columns more: `kind`, `level`,
-`scene_seed` and `things_cells`. Neither torch nor lmms-eval is imported here.
+sample, which lacks the images). The embedded suite has the real schemas and five columns more: `kind`, `level`,
+`scene_seed`, `objects` and `things_cells`. Neither torch nor lmms-eval is imported here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class DocInfo:
     options: the texts behind the letters A, B, …; empty unless a choice.
     image_key: equal for documents that share a picture, the unit of clustered intervals; None if the row does not say.
     group: documents that a metric scores together (MME's pairs, MMBench's circular rows); None where each stands alone.
-    cells: raster indexes on the 24 x 24 grid of the objects asked about; embedded suite only.
+    objects: how many things are in the picture. cells: raster indexes on the 24 x 24 grid of those asked about; none
+        where the question is about no thing that is there. Both: embedded suite only.
     """
 
     question: str
@@ -59,6 +60,7 @@ class DocInfo:
     kind: str | None = None
     image_key: str | None = None
     group: str | None = None
+    objects: int | None = None
     cells: tuple[int, ...] | None = None
 
 
@@ -71,6 +73,7 @@ def with_scene(info: DocInfo, doc: Doc) -> DocInfo:
         level=doc["level"],
         kind=doc["kind"],
         image_key=f"scene-{doc['scene_seed']}",
+        objects=int(doc["objects"]),
         cells=tuple(doc["things_cells"]),
     )
 

@@ -6,7 +6,8 @@
     RUN/<method>/<benchmark>/results.json  Result: the benchmark's metric as lmms-eval computed it
     RUN/images/<image_id>.webp             the pictures shown in reports, as the model saw them
 
-Neither torch nor lmms-eval is imported here. Do not rename or reorder fields without raising SCHEMA_VERSION.
+Neither torch nor lmms-eval is imported here. Do not rename or reorder fields without raising SCHEMA_VERSION; a new
+field with a default needs no new version, since older rows are read with that default.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class SampleRecord(_Model):
     `prompt` is the text that was sent, `question` the bare question in it. Either `response` or `error` is set. Times
     are this sample's share of its batch: `seconds` is prefill and decode of the LLM with the pruning method,
     `vision_seconds` vision tower and projector. `group` names samples that are scored together (MME's pairs, MMBench's
-    circular rows). `trace` is `KeepTrace.to_json()`.
+    circular rows). `objects` counts the things in the picture, `asked_cells` the grid cells of those that the question
+    is about; None where nobody knows. `trace` is `KeepTrace.to_json()`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -53,6 +55,8 @@ class SampleRecord(_Model):
     group: str | None = None
     kind: str | None = None
     level: str | None = None
+    objects: int | None = None
+    asked_cells: int | None = None
     response: str | None
     error: str | None = None
     invalid: bool = False

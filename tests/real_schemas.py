@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from atp_eval.scenes.schemas import features as main_features
 
 TEXT, TEXTS, IMAGE, INT = Value("string"), List(Value("string")), Image(), Value("int64")
-OURS = ("kind", "level", "scene_seed", "things_cells")
+OURS = ("kind", "level", "scene_seed", "objects", "things_cells")
 Rows = list[dict[str, Any]]
 
 

@@ -40,7 +40,7 @@ def questions(count: int = 12, benchmark: str = "gqa") -> list[Ask]:
     asks = []
     for i in range(count):
         text = " ".join(rng.choices(WORDS, k=rng.randrange(2, 12))) + "?"
-        info = DocInfo(question=text, target="red")
+        info = DocInfo(question=text, target="red", objects=i, cells=(3, 4, 5) if i else ())
         asks.append(Ask(benchmark, i, text, lambda i=i: [picture(i // 3)], {"max_new_tokens": 3}, info))
     return asks
 
@@ -78,6 +78,7 @@ def test_every_method_answers_every_question_and_keeps_its_budget() -> None:
             trace = record.keep_trace()
             assert trace is not None and trace.average_input == tokens
             assert record.seconds > 0
+            assert (record.objects, record.asked_cells) == (record.doc_id, 3 if record.doc_id else 0)
 
 
 def test_the_batch_size_changes_nothing(unbroken: dict[str, list[tuple[Any, ...]]]) -> None:

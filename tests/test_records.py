@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -98,6 +99,18 @@ def test_a_broken_result_is_named(tmp_path: Path, broken: str) -> None:
     (tmp_path / "fastv@144" / "gqa" / "results.json").write_text(broken, encoding="utf-8")
     with pytest.raises(UserError, match=r"results\.json cannot be read: .* Delete it"):
         read_run(tmp_path).results()
+
+
+def test_rows_of_before_a_field_was_added_are_read_without_it(tmp_path: Path) -> None:
+    """`objects` and `asked_cells` came later, within one schema version."""
+    with RunWriter(tmp_path) as run:
+        run.append([record(0, objects=5, asked_cells=12)])
+    path = tmp_path / "fastv@144" / "gqa" / SAMPLES
+    row = json.loads(path.read_text(encoding="utf-8"))
+    assert (row.pop("objects"), row.pop("asked_cells")) == (5, 12)
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (found,) = read_samples(path)
+    assert found == record(0) and (found.objects, found.asked_cells) == (None, None)
 
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:

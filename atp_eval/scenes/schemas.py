@@ -1,6 +1,7 @@
 """The rows of the seven benchmarks as their data sets on the hub have them, filled with questions about scenes.
 
-Every schema keeps the hub's columns and types, and has four more at the end: kind, level, scene_seed and things_cells.
+Every schema keeps the hub's columns and types, and has five more at the end: kind, level, scene_seed, objects and
+things_cells.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Item:
     """One question of the embedded suite.
 
     number: its place in the benchmark. image: path of its picture. answer: the text, never a letter. options: in order,
-    for a choice. cells: grid cells of the things asked about.
+    for a choice. objects: things in the picture. cells: grid cells of those asked about.
     """
 
     benchmark: str
@@ -53,6 +54,7 @@ class Item:
     answer: str
     kind: str
     level: str
+    objects: int
     cells: tuple[int, ...]
     options: tuple[str, ...] = ()
 
@@ -69,7 +71,13 @@ class Item:
     @property
     def extras(self) -> Row:
         """What only rows of scenes have."""
-        return {"kind": self.kind, "level": self.level, "scene_seed": self.seed, "things_cells": list(self.cells)}
+        return {
+            "kind": self.kind,
+            "level": self.level,
+            "scene_seed": self.seed,
+            "objects": self.objects,
+            "things_cells": list(self.cells),
+        }
 
 
 def gqa(item: Item) -> Row:
@@ -239,5 +247,12 @@ def features(benchmark: str) -> datasets.Features:
             "image": image,
         },
     }
-    extras = {"kind": text, "level": text, "scene_seed": Value("int64"), "things_cells": List(Value("int16"))}
+    number = Value("int64")
+    extras = {
+        "kind": text,
+        "level": text,
+        "scene_seed": number,
+        "objects": number,
+        "things_cells": List(Value("int16")),
+    }
     return Features(columns[benchmark] | extras)

@@ -33,6 +33,7 @@ MATRIX = (
             *(f"atp:adapter={{adapters}}/{name}" for name in ADAPTERS if name != "all"),
             "atp:adapter={adapters}/plain,control=static",
             "atp:adapter={adapters}/plain,layers=1-3,control=shuffled",
+            "atp:adapter={adapters}/plain,control=fixed,scale=0.6",
         ),
         budgets=(),
     ),

@@ -142,6 +142,25 @@ def test_cells_say_where_the_things_are(tables: dict[str, pd.DataFrame]) -> None
         assert (table[table["kind"].isin(["setting", "animal"])]["things_cells"].map(len) == 0).all()
 
 
+def test_objects_are_the_things_of_the_scene(tables: dict[str, pd.DataFrame]) -> None:
+    for table in tables.values():
+        for row in table.head(40).itertuples():
+            assert row.objects == len(sample_scene(row.scene_seed, "eval").things)
+        assert table["objects"].nunique() > 2
+
+
+def test_training_data_are_no_part_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of the suite's code is another suite; another one of instructions.py is not."""
+    for path in Path(suite.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(suite, "__file__", str(tmp_path / "suite.py"))
+    before = suite.source_hash()
+    (tmp_path / "instructions.py").write_text("changed = True")
+    assert suite.source_hash() == before
+    (tmp_path / "prompts.py").write_text("changed = True")
+    assert suite.source_hash() != before
+
+
 def test_another_process_builds_the_same(folder: Path, tmp_path: Path) -> None:
     code = "import sys, pathlib, atp_eval.scenes.suite as s; s.materialise(pathlib.Path(sys.argv[1]))"
     env = {**os.environ, "PYTHONHASHSEED": "7"}

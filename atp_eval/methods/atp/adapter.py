@@ -62,7 +62,7 @@ class Adapter:
     """What a pruning ATP needs.
 
     modules: one for each prune layer. theta: [K, 2], mean theta_r and theta_s of each prune point over training
-    samples; counts: [S, K] tokens that stayed in S training samples: what the controls `static` and `shuffled` use.
+    samples; counts: [S, K] tokens that stayed in S training samples: what the controls use.
     language_model: the trained weights by their names in the whole model; None where it was frozen.
     """
 

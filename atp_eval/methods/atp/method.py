@@ -5,8 +5,10 @@ Ye et al., "ATP-LLaVA: Adaptive Token Pruning for Large Vision Language Models",
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
@@ -33,14 +35,20 @@ class ATP(Method):
         the one that ships for a model of this shape and was trained for that average; the average that it achieves on
         some questions is measured, not exact.
     layers: for the record; must be those of the adapter.
-    control: none; static has the thresholds frozen at their means over training samples; shuffled keeps as many tokens
-        as some other training sample kept, the best by the same scores. They ask whether adapting helps at all.
+    control: asks whether adapting helps at all, by taking one part of it away. Best means by Eq. 11's margin, then by
+        the redundant score.
+        none: ATP itself. static: thresholds are their means over training samples; counts still vary, as scores do.
+        fixed: those thresholds again, but every sample keeps the same count, the best by them; against static, only
+        the varying count is gone. shuffled: each sample's own thresholds rank, but it keeps as many as some training
+        sample did; counts vary as in ATP, but tell nothing of the sample.
+    scale: for control=fixed: the count before each layer is `scale` times its mean over training samples.
     """
 
     name: ClassVar[str] = "atp"
     adapter: str | None = None
     layers: tuple[int, ...] | None = None
-    control: Literal["none", "static", "shuffled"] = "none"
+    control: Literal["none", "static", "shuffled", "fixed"] = "none"
+    scale: float = 1.0
     trained: Adapter | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +57,10 @@ class ATP(Method):
             raise UserError("atp needs an adapter: write atp@144 where one ships, or atp:adapter=FOLDER")
         if self.average is not None and self.adapter is not None:
             raise UserError(f"atp: give a budget (@{self.average}) or adapter={self.adapter}, not both")
+        if self.scale != 1.0 and self.control != "fixed":
+            raise UserError(f"atp: scale={self.scale:g} is for fixed counts; add control=fixed or leave scale= out")
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"atp: scale={self.scale:g} must be above 0")
 
     @property
     def prune_layers(self) -> tuple[int, ...]:
@@ -126,12 +138,24 @@ class ATP(Method):
         redundant = redundant_score(s_self, s_cross, options.scores, module.mix)
         spatial = spatial_score(point.grid, options.lambda_sample, options.strides, kept.device).to(redundant)
         theta_r, theta_s = module(s_self, s_cross, point.grid)
-        if self.control == "static":
+        if self.control in ("static", "fixed"):
             theta_r, theta_s = adapter.theta[index].to(redundant)
         passed = margin(redundant, spatial, theta_r.to(redundant), theta_s.to(redundant), options.rules)
+        if self.control == "fixed":
+            count = self.fixed_counts[index]
+            return Decision(_places(passed, redundant, kept) < count, count=count)
         if self.control == "shuffled":
-            return Decision(_best(passed, kept, self._other_counts(point, adapter.counts[:, index])))
+            counts = self._other_counts(point, adapter.counts[:, index])
+            return Decision((_places(passed, redundant, kept) < counts[:, None]) & kept)
         return Decision(hard_mask(passed, redundant, kept))
+
+    @cached_property
+    def fixed_counts(self) -> tuple[int, ...]:
+        """Tokens before each prune layer under control=fixed: at least 1, at most all, never rising."""
+        cells = math.prod(self._adapter.config.base.grid)
+        means: list[float] = self._adapter.counts.double().mean(0).tolist()
+        counts = [min(cells, max(1, round(self.scale * mean))) for mean in means]
+        return tuple(min(counts[: i + 1]) for i in range(len(counts)))
 
     @staticmethod
     def _other_counts(point: Point, counts: Tensor) -> Tensor:
@@ -140,11 +164,15 @@ class ATP(Method):
         return counts[(drawn * len(counts)).long().to(counts.device, non_blocking=True)]
 
 
-def _best(scores: Tensor, kept: Tensor, counts: Tensor) -> Tensor:
-    """[B, V] bool: the `counts` [B] best of the survivors; of equal ones the earlier cell."""
-    order = scores.masked_fill(~kept, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    place = order.argsort(1)
-    return (place < counts[:, None]) & kept
+def _places(margin: Tensor, redundant: Tensor, kept: Tensor) -> Tensor:
+    """[B, V]: place of each token from the best, 0, to the worst; survivors in `kept` come first.
+
+    Cells of one uniform grid have the same spatial score: of equal margins the higher redundant score comes first, lest
+    the picture's top be preferred; of equal ones of these the earlier cell.
+    """
+    first = redundant.argsort(dim=1, descending=True, stable=True)
+    second = margin.masked_fill(~kept, -torch.inf).gather(1, first).argsort(dim=1, descending=True, stable=True)
+    return first.gather(1, second).argsort(1)
 
 
 def _by(grid: tuple[int, int]) -> str:

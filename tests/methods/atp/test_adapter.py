@@ -157,7 +157,7 @@ def test_a_wrong_adapter_is_one_clear_line_and_leaves_nothing(model: Any, folder
     assert attached(model) == before
 
 
-@pytest.mark.parametrize("control", ["static", "shuffled"])
+@pytest.mark.parametrize("control", ["static", "shuffled", "fixed"])
 def test_a_control_needs_statistics(model: Any, folder: Path, control: str) -> None:
     edit_tensors(folder, counts=torch.ones(0, 2))
     with prune(model, f"atp:adapter={folder}"):

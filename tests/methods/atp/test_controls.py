@@ -1,7 +1,8 @@
-"""The controls: thresholds at their means, and counts of other samples; and what `decide` makes of a given point."""
+"""The controls: thresholds at their means, counts of other samples, one count for all; and `decide` at given points."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,47 @@ def test_shuffled_counts_keep_the_best_by_the_margin(adapter: Any) -> None:
     for row in range(3):
         stay, leave = passed[row][found[row]], passed[row][few[row] & ~found[row]]
         assert len(stay) and (not len(leave) or stay.min() > leave.max())
+
+
+def test_fixed_counts_are_scaled_means_that_never_rise(adapter: Any) -> None:
+    counts = torch.tensor([[30, 12], [20, 10], [11, 3]])  # means 20 1/3 and 8 1/3
+    known = replace(adapter, counts=counts)
+    for scale, expected in [(1.0, (20, 8)), (0.5, (10, 4)), (0.01, (1, 1)), (3.0, (36, 25)), (9.0, (36, 36))]:
+        assert made(known, control="fixed", scale=scale).fixed_counts == expected
+    assert made(replace(adapter, counts=counts.flip(1)), control="fixed").fixed_counts == (8, 8)
+
+
+def test_fixed_keeps_the_same_count_of_every_sample_and_knows_it(adapter: Any) -> None:
+    known = replace(adapter, counts=torch.tensor([[25, 9], [16, 4]]))  # 20 or 21 of 36, then 6 or 7
+    method = made(known, control="fixed")
+    kept = None
+    for layer, count in zip((1, 3), method.fixed_counts, strict=True):
+        found = method.decide(Point(layer, "abcd", kept))
+        assert found.count == count
+        assert found.keep.sum(1).tolist() == [count] * 4
+        assert kept is None or (found.keep <= kept).all()
+        kept = found.keep
+
+
+def test_fixed_ranks_by_the_thresholds_that_static_keeps_by(adapter: Any) -> None:
+    """With static's own count it keeps what static keeps: only the varying count tells the two apart."""
+    static = walk(made(adapter, control="static"), "abcd")[0]
+    assert len(set(static.sum(1).tolist())) > 1
+    for row, name in enumerate("abcd"):
+        count = int(static[row].sum())
+        same = replace(adapter, counts=torch.full((5, 2), count))
+        assert torch.equal(made(same, control="fixed").decide(Point(1, name)).keep[0], static[row])
+
+
+@pytest.mark.parametrize("control", ["fixed", "shuffled"])
+def test_equal_margins_go_by_the_redundant_score(control: str) -> None:
+    """By the spatial rule alone cells of one grid are equal: the better ones stay, wherever they lie."""
+    adapter = random_adapter(small_llava(), rules="spatial", scores="cross")
+    (found,) = made(replace(adapter, counts=torch.full((4, 2), 5)), control=control).decide(Point(1, "a")).keep
+    spatial, cross = spatial_score((6, 6)), Point(1, "a").cross_score()[0]
+    order = sorted(range(36), key=lambda i: (-spatial[i], -cross[i]))
+    assert found.nonzero().flatten().tolist() == sorted(order[:5])
+    assert sorted(order[:5]) != sorted(sorted(range(36), key=lambda i: -spatial[i])[:5])
 
 
 @pytest.mark.parametrize("options", [{}, {"scores": "self"}, {"scores": "cross"}, {"rules": "redundant"}])

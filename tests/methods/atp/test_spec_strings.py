@@ -56,6 +56,9 @@ def test_parameters_are_read(shipped: dict[str, Path]) -> None:
     method = get_method(spec)
     assert method == ATP(adapter=str(shipped["plain"]), layers=(1, 3), control="shuffled")
     assert method.solve(SMALL).prune_layers == (1, 3)
+    fixed = get_method("atp:adapter=plain,control=fixed,scale=1/2")
+    assert fixed == ATP(adapter="plain", control="fixed", scale=0.5)
+    assert fixed.label == "atp:adapter=plain,control=fixed,scale=0.5"
     assert get_method("atp:adapter=s9-lm").solve(SMALL).language_model == {}
     assert get_method("atp:adapter=plain,control=none").label == "atp:adapter=plain"
 
@@ -70,6 +73,11 @@ def test_parameters_are_read(shipped: dict[str, Path]) -> None:
     ("atp:adapter=", "atp: adapter is empty"),
     ("atp:adaptor=x", "unknown parameter of atp 'adaptor'. Did you mean: adapter?"),
     ("atp:adapter=x,control=staic", "unknown value of control for atp 'staic'. Did you mean: static?"),
+    ("atp@144:scale=2", "atp: scale=2 is for fixed counts; add control=fixed or leave scale= out"),
+    ("atp@144:control=static,scale=1/2", "atp: scale=0.5 is for fixed counts; add control=fixed or leave scale= out"),
+    ("atp@144:control=fixed,scale=0", "atp: scale=0 must be above 0"),
+    ("atp@144:control=fixed,scale=-1", "atp: scale=-1 must be above 0"),
+    ("atp@144:control=fixed,scale=x", "atp: scale must be a number, not 'x'"),
     ("atp:adapter=x,layers=a", "atp: layers must be whole numbers such as 1-3-6, not 'a'"),
     ("atp:adapter=x,trained=y", "unknown parameter of atp 'trained'"),
     ("atp:adapter=x,asked=y", "unknown parameter of atp 'asked'"),
