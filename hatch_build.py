@@ -1,4 +1,4 @@
-"""Build hook: a wheel carries `tasks/` and `reports/` as `atp_eval/_data/`; an editable install reads them in place."""
+"""Build hook: a wheel carries `tasks/`, `reports/` and `configs/` as `atp_eval/_data/`; an editable install reads them in place."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class DataFolders(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before each build; `version` is "standard" or "editable"."""
         if version == "standard":
-            for name in ("tasks", "reports"):
+            for name in ("tasks", "reports", "configs"):
                 build_data["force_include"][str(Path(self.root, name))] = f"atp_eval/_data/{name}"

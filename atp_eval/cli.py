@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | tasks | doctor | train | adapter`.
+"""The command line: `atp-eval run | report | show | list | tasks | doctor | train | ablate | adapter`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from atp_eval import __version__
+from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.errors import TaskFailure, UserError, unknown
 from atp_eval.terminal import Json, console, print_json
 from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
@@ -182,11 +183,13 @@ def show(
     epilog="**Examples**\n\n`atp-eval list methods`\n\n`atp-eval list benchmarks --json`\n\n`atp-eval list adapters`",
 )
 def list_things(
-    what: Annotated[str, typer.Argument(help="methods, benchmarks, models, adapters or runs.", show_default=False)],
+    what: Annotated[
+        str, typer.Argument(help="methods, benchmarks, models, adapters, ablations or runs.", show_default=False)
+    ],
     folder: Annotated[Path, typer.Option(help="Where `list runs` looks.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List the methods, benchmarks, models, adapters or runs there are."""
+    """List the methods, benchmarks, models, adapters, ablations or runs there are."""
     from atp_eval import listing
 
     if what not in listing.LISTS:
@@ -233,6 +236,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 app.command(epilog=TRAIN_EPILOG)(train)
+app.command(epilog=ABLATE_EPILOG)(ablate)
 app.add_typer(adapter_app, name="adapter")
 
 

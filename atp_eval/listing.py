@@ -73,6 +73,17 @@ def adapters(folder: Path) -> list[Row]:
     ]
 
 
+def ablations(folder: Path) -> list[Row]:
+    """The ablations that come with the package."""
+    from atp_eval.ablation import ablations as named
+    from atp_eval.ablation import load_ablation
+
+    return [
+        {"ablation": name, "title": found.title, "rows": ", ".join(row.name for row in found.rows)}
+        for name, found in ((name, load_ablation(name)) for name in named())
+    ]
+
+
 def runs(folder: Path) -> list[Row]:
     """Run folders below `folder`, the newest first."""
     rows = []
@@ -100,6 +111,7 @@ LISTS: dict[str, Callable[[Path], list[Row]]] = {
     "benchmarks": benchmarks,
     "models": models,
     "adapters": adapters,
+    "ablations": ablations,
     "runs": runs,
 }
 

@@ -1,4 +1,4 @@
-"""Where the data folders `tasks/` and `reports/` lie: inside an installed wheel, or beside the package."""
+"""Where the data folders `tasks/`, `reports/` and `configs/` lie: inside an installed wheel, or beside the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def data_folder(name: str) -> Path:
-    """The folder `tasks` or `reports`. Raises FileNotFoundError when the installation lacks it."""
+    """The folder `tasks`, `reports` or `configs`. Raises FileNotFoundError when the installation lacks it."""
     for folder in (PACKAGE / "_data" / name, PACKAGE.parent / name):
         if folder.is_dir():
             return folder

@@ -34,8 +34,20 @@ ARROWS = {
     "analysis": RECORDS | BENCHMARKS,
     "reporting": {"analysis", "paths"} | RECORDS | BENCHMARKS,
 }
-LIGHT = ["analysis", "reporting", "records", "writer", "trace", "errors", "benchmarks", "documents", "paths", "config"]
-ONLY_IMPORTED_BY = {"cli": {"__main__"}, "run": {"cli"}, "reporting": {"cli"}}
+LIGHT = [
+    "analysis",
+    "reporting",
+    "records",
+    "writer",
+    "trace",
+    "errors",
+    "benchmarks",
+    "documents",
+    "paths",
+    "config",
+    "paper",
+]
+ONLY_IMPORTED_BY = {"cli": {"__main__"}, "run": {"ablation", "cli"}, "reporting": {"cli"}}
 
 
 class Import(NamedTuple):

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from atp_eval.errors import UserError
-from atp_eval.methods.atp.scores import normalise, redundant_score
+from atp_eval.methods.atp.scores import ScoreNorm, normalise, redundant_score
 from atp_eval.methods.base import Decision, Geometry, Method, Point, keep_top
 from atp_eval.methods.budget import average_input, check_average, check_keep, check_layer, scale_layer
 from atp_eval.methods.grid import uniform_scores
@@ -24,7 +24,8 @@ class Schedule(Method):
     layers: prune points, rising; default is ATP-LLaVA's 4, 14, 24 of 32, scaled to the model's depth.
     keep: counts, falling. With a budget instead the first is solved and each later one is `ratio` of the one before.
     ratio: share that stays at each later prune point (Tab. 2 has 1/2, and 1/3 as "2/3" pruned).
-    score: last_row (FastV), cross and self (Eq. 4 and 3), redundant (their mean, each min-max scaled), random, grid.
+    score: last_row (FastV), cross and self (Eq. 4 and 3), redundant (their mean), random, grid.
+    score_norm: the scale on which score=redundant takes the mean (`normalise`).
     seed: for score=random.
     """
 
@@ -33,6 +34,7 @@ class Schedule(Method):
     keep: tuple[int, ...] | None = None
     ratio: float = 0.5
     score: Literal["last_row", "cross", "self", "redundant", "random", "grid"] = "last_row"
+    score_norm: ScoreNorm = "minmax"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class Schedule(Method):
             )
         if not 0 < self.ratio <= 1:
             raise UserError(f"schedule: ratio={self.ratio} must be above 0 and at most 1")
+        if self.score_norm != "minmax" and self.score != "redundant":
+            raise UserError(f"schedule: score_norm={self.score_norm} is for score=redundant, not score={self.score}")
         if self.seed < 0:
             raise UserError(f"schedule: seed={self.seed} must not be negative")
         if layers is not None and list(layers) != sorted(set(layers)):
@@ -106,8 +110,8 @@ class Schedule(Method):
         if self.score == "self":
             return point.self_score()
         if self.score == "redundant":
-            s_self = normalise(point.self_score(), point.kept, "minmax", "self")
-            s_cross = normalise(point.cross_score(), point.kept, "minmax", "cross")
+            s_self = normalise(point.self_score(), point.kept, self.score_norm, "self")
+            s_cross = normalise(point.cross_score(), point.kept, self.score_norm, "cross")
             return redundant_score(s_self, s_cross).masked_fill(~point.kept, float("-inf"))
         if self.score == "random":
             scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1])

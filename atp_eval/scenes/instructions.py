@@ -38,11 +38,14 @@ SHARES = {
 }
 
 
-def write_instructions(folder: Path, *, images: int, per_image: int, seed: int = 0, workers: int = 1) -> Path:
+def write_instructions(
+    folder: Path, *, images: int = 2000, per_image: int = 8, seed: int = 1, workers: int = 1
+) -> Path:
     """Draw `images` scenes of the training split and ask `per_image` different questions about each.
 
     Writes folder/images/*.png and, last, folder/instructions.json, whose path is returned; `folder` is then the image
-    folder of the data. Everything follows from the seed, whatever the number of `workers` (processes that draw).
+    folder of the data. Everything follows from the seed, whatever the number of `workers` (processes that draw); seed 0
+    draws the scenes that the embedded model was trained on.
 
     Raises UserError where a scene does not allow so many questions.
     """
