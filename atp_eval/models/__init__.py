@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 from transformers.utils import cached_file
 
@@ -16,7 +17,16 @@ from atp_eval.models.llava import Bundle, PromptStyle
 from atp_eval.models.pictures import ImageMode
 from atp_eval.models.weights import weight_hash
 
-__all__ = ["KNOWN_MODELS", "Bundle", "ImageMode", "ModelGeometry", "PromptStyle", "load_model"]
+__all__ = [
+    "KNOWN_MODELS",
+    "Bundle",
+    "ImageMode",
+    "ModelGeometry",
+    "PromptStyle",
+    "load_model",
+    "model_config",
+    "model_source",
+]
 
 KNOWN_MODELS = {
     "tiny": "embedded model, 3.8 M parameters, trained from scratch for the mini-suite; CPU, seconds",
@@ -64,20 +74,27 @@ def load_model(
     where = _device(device)
     kind = _dtype(dtype, where)
     _check_attention(attention, where, kind)
-    source = _source(name)
-    config = _config(name, source)
+    source, config = model_source(name), model_config(name)
     try:
-        model: Any = LlavaForConditionalGeneration.from_pretrained(
+        model: Any
+        model, loading = LlavaForConditionalGeneration.from_pretrained(
             source,
             config=config,
             dtype=kind,
             attn_implementation=attention,
             use_safetensors=True,
             device_map=None if where.type == "cpu" else {"": where},
+            ignore_mismatched_sizes=True,  # told of below, by name
+            output_loading_info=True,
         )
         processor: Any = AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load {name!r}: {_first_line(error)}") from error
+    if drawn := sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}):
+        raise UserError(  # transformers has drawn them at random
+            f"cannot load {name!r}: {len(drawn)} tensors that its config.json asks for are missing or of another "
+            f"shape, such as {drawn[0]}; copy the whole folder again"
+        )
     processor.tokenizer.padding_side = "left"
     return Bundle(
         model=model.eval(),
@@ -92,7 +109,7 @@ def load_model(
     )
 
 
-def _source(name: str) -> str:
+def model_source(name: str) -> str:
     """What `from_pretrained` understands: a folder that exists, or a hub id."""
     if name == "tiny":
         from atp_eval.models import tiny
@@ -111,7 +128,9 @@ def _source(name: str) -> str:
     return name
 
 
-def _config(name: str, source: str) -> LlavaConfig:
+def model_config(name: str) -> LlavaConfig:
+    """The configuration of a model, without its weights. Raises UserError where there is none, or no LLaVA's."""
+    source = model_source(name)
     try:
         config: Any = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:

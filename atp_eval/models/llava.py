@@ -62,13 +62,17 @@ class Bundle:
             self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         )
 
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """[n, 3, side, side]: what the vision tower is shown of pictures, in evaluation and in training."""
+        mean = tuple(self.processor.image_processor.image_mean)
+        pictures = [squared(image, self.image_mode, mean) for image in images]
+        pixels: Tensor = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        return pixels
+
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """[n, V, D]: projected features, so that methods and questions can share one pass of the vision tower."""
-        mean = tuple(self.processor.image_processor.image_mean)
-        pictures = [squared(image, self.image_mode, mean) for image in images]
-        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        output = self.model.get_image_features(pixel_values=pixels.to(self.device, self.dtype))
+        output = self.model.get_image_features(pixel_values=self.pixels(images).to(self.device, self.dtype))
         return torch.stack(list(output.pooler_output))
 
     def inputs(self, texts: Sequence[str], features: Sequence[Tensor | None]) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from atp_eval.errors import UserError
 from atp_eval.models import Bundle
 from atp_eval.models.llava import VICUNA_V1
-from atp_eval.models.pictures import squared
 from atp_eval.training.collate import IGNORED, Sample
 from atp_eval.training.conversations import LISTED, Bad, BadRow, Conversation, DataReport, Fault, parse, rows
 
@@ -166,13 +165,12 @@ class Conversations(Dataset[Sample]):
         path = self._find(image)
         if path is None:
             raise BadRow(Fault.MISSING)
-        processor: Any = self.bundle.processor.image_processor
         try:
             with whole_pictures(), Image.open(path) as picture:
-                square = squared(picture, self.bundle.image_mode, tuple(processor.image_mean))
+                whole = picture.convert("RGB")
         except Exception as error:  # decoders raise whatever they like
             raise BadRow(Fault.BROKEN) from error
-        return cast(Tensor, processor([square], return_tensors="pt")["pixel_values"][0])
+        return self.bundle.pixels([whole])[0]
 
     def _find(self, image: str) -> str | None:
         places = (os.path.join(folder, image) for folder in self.images)

@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 
-from atp_eval import models
 from atp_eval.engine import ModelGeometry, model_geometry
 from atp_eval.errors import UserError
-from atp_eval.models import Bundle
+from atp_eval.models import Bundle, model_config, model_source
 from atp_eval.training.config import TrainConfig
 from atp_eval.training.conversations import DataReport
 from atp_eval.training.data import Conversations
@@ -144,7 +143,7 @@ def find_shape(name: str) -> Shape:
     if name in TEXT:
         return Shape(known_config(name), name)
     try:
-        return Shape(models._config(name, models._source(name)), name)
+        return Shape(model_config(name), name)
     except UserError:
         like = [known for known in TEXT if Path(known).name.removesuffix("-hf") in Path(name).name]
         if not like:
@@ -217,9 +216,7 @@ def look_at(config: TrainConfig, llava: LlavaConfig) -> tuple[DataReport, float 
     """What the data holds, and its mean length in tokens; None where there is no tokenizer here to count with."""
     processor: Any
     try:
-        processor = AutoProcessor.from_pretrained(
-            config.model if config.model in TEXT else models._source(config.model)
-        )
+        processor = AutoProcessor.from_pretrained(config.model if config.model in TEXT else model_source(config.model))
     except (OSError, ValueError, UserError):
         processor = SimpleNamespace(image_token="<image>", tokenizer=NoWords())
     counts = not isinstance(processor.tokenizer, NoWords)

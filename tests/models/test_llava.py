@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from atp_eval.engine import prune
 from atp_eval.errors import UserError
@@ -182,6 +186,52 @@ def test_folders_that_are_no_llava_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot load") as error:
         load_model(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+SHARD = "model-00001-of-00002.safetensors"
+
+
+def torn(folder: Path) -> None:
+    (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:1000])
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / SHARD)
+    del tensors[min(tensors)]
+    save_file(tensors, folder / SHARD, metadata={"format": "pt"})
+
+
+def of_another_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 128
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (torn, "cannot load .*invalid header length"),
+        (without_a_tensor, "1 tensors that its config.json asks for are missing or of another shape"),
+        (of_another_shape, "12 tensors .* such as model.language_model.layers.0.mlp.down_proj.weight"),
+    ],
+)
+def test_weights_are_whole_or_refused(damage: Any, message: str, folder: Path, tmp_path: Path) -> None:
+    """transformers would draw what is missing at random and go on with a warning."""
+    shutil.copytree(folder, tmp_path / "model")
+    damage(tmp_path / "model")
+    with pytest.raises(UserError, match=message):
+        load_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+def test_pixels_are_what_the_tower_is_shown(mode: Any, bundle: Bundle) -> None:
+    images, shown = [picture(200, 336), picture(400, 300, 1)], []
+    bundle = replace(bundle, image_mode=mode)
+    hook = bundle.model.model.vision_tower.register_forward_pre_hook(lambda module, args: shown.append(args[0]))
+    bundle.encode(images)
+    hook.remove()
+    assert bundle.pixels(images).shape == (2, 3, 336, 336)
+    assert torch.equal(bundle.pixels(images), shown[0])
 
 
 def test_the_weight_hash_sees_every_byte_and_samples_large_files(
