@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from atp_eval.analysis.adaptivity import Adaptivity, measure_adaptivity
 from atp_eval.analysis.export import write_summary
+from atp_eval.analysis.hindsight import Hindsight, measure_hindsight
 from atp_eval.analysis.measure import summarise
 from atp_eval.analysis.reading import protocol_differences
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import BenchmarkRow, Contrast, MethodSummary, Score, Summary
 
 __all__ = [
+    "Adaptivity",
     "BenchmarkRow",
     "Contrast",
+    "Hindsight",
     "Interval",
     "MethodSummary",
     "Score",
     "Summary",
+    "measure_adaptivity",
+    "measure_hindsight",
     "protocol_differences",
     "summarise",
     "write_summary",

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atp_eval.analysis.adaptivity import Adaptivity, measure_adaptivity, question_rows
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
+from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
 from atp_eval.analysis.retention import COLUMNS as SCORED
 from atp_eval.analysis.retention import Retained, average, retain
@@ -63,7 +65,28 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
         warnings=(*warnings, *gaps(summaries, rows)),
         resamples=resamples,
         full_tokens=max(full, default=math.nan),
+        adaptivity=tuple(adaptive(methods, summaries, resamples, seed)),
+        hindsight=tuple(in_hindsight(methods, resamples, seed)),
     )
+
+
+def adaptive(
+    methods: Sequence[Entry], summaries: Sequence[MethodSummary], resamples: int, seed: int
+) -> Iterator[Adaptivity]:
+    """What the tokens go with, of each method whose samples differ in them."""
+    for entry, summary in zip(methods, summaries, strict=True):
+        stats = [s.tokens for s in summary.scores.values() if s.tokens]
+        if any((t.low < t.high).any() for t in stats):
+            rows = question_rows(entry, reference_of(entry, methods))
+            if found := measure_adaptivity(entry.label, rows, resamples=resamples, seed=seed):
+                yield found
+
+
+def in_hindsight(methods: Sequence[Entry], resamples: int, seed: int) -> Iterator[Hindsight]:
+    """The choice in hindsight, of each ranking with several fixed counts."""
+    for ranking, ladder in ladders(methods).items():
+        if found := measure_hindsight(ranking, ladder_rows(ladder), resamples=resamples, seed=seed):
+            yield found
 
 
 def benchmark_row(name: str, info: BenchmarkInfo) -> BenchmarkRow:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import parquet
 
 from atp_eval.errors import UserError
 from atp_eval.records import PARQUET, Result, Run, slug
@@ -31,10 +32,15 @@ class Entry:
         return self.method == UPPER_BOUND
 
     def rows(self, benchmark: str, columns: list[str] | None = None, docs: Sequence[int] | None = None) -> pd.DataFrame:
-        """Finished rows of a benchmark, sorted by doc_id, with `score`; only some columns or documents on request."""
+        """Finished rows of a benchmark, sorted by doc_id, with `score`; only some columns or documents on request.
+
+        A column that came into the schema after the run was made is empty.
+        """
         path = self.run.path / slug(self.method) / benchmark / PARQUET
         filters = None if docs is None else [("doc_id", "in", [int(d) for d in docs])]
-        return pd.read_parquet(path, columns=columns, filters=filters).sort_values("doc_id", ignore_index=True)
+        there = columns and [c for c in columns if c in parquet.read_schema(path).names]
+        rows = pd.read_parquet(path, columns=there, filters=filters).sort_values("doc_id", ignore_index=True)
+        return rows if columns is None else rows.reindex(columns=columns)
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,15 +74,22 @@ def cluster_bootstrap(sums: NDArray[np.float64], resamples: int, seed: int) -> N
     the totals are then NaN.
     """
     count, columns = sums.shape
+    found = [weights @ sums for weights in cluster_draws(count, resamples, seed)]
+    return np.concatenate(found) if found else np.full((resamples, columns), np.nan)
+
+
+def cluster_draws(count: int, resamples: int, seed: int, *, width: int = 0) -> Iterator[NDArray[np.float64]]:
+    """How often each cluster is drawn: [resamples, count] in all, some rows at a time; none of fewer than two clusters.
+
+    width: the columns that a row is spread out to, where that is more than `count`; it bounds the rows held at a time.
+    """
     if count < 2:
-        return np.full((resamples, columns), np.nan)
+        return
     rng = np.random.default_rng(seed)
-    totals = np.empty((resamples, columns))
-    chunk = max(1, min(resamples, CHUNK_BYTES // (8 * count)))
+    chunk = max(1, min(resamples, CHUNK_BYTES // (8 * max(count, width))))
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
         drawn = rng.integers(count, size=(rows, count), dtype=np.int32)
         drawn += (np.arange(rows, dtype=np.int32) * count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-        totals[start : start + rows] = weights.astype(np.float64) @ sums
-    return totals
+        yield weights.astype(np.float64)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from atp_eval.analysis.adaptivity import Adaptivity
 from atp_eval.analysis.efficiency import Timing
+from atp_eval.analysis.hindsight import Hindsight
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.tokens import TokenStats
 
@@ -90,7 +92,8 @@ class Contrast:
 class Summary:
     """The comparison of some runs. warnings: what a reader must know before trusting it, one sentence each.
 
-    full_tokens: visual tokens of the unpruned model.
+    full_tokens: visual tokens of the unpruned model. adaptivity: of the methods whose counts vary between samples.
+    hindsight: of the rankings that were run with several fixed counts.
     """
 
     runs: tuple[str, ...]
@@ -100,6 +103,8 @@ class Summary:
     warnings: tuple[str, ...]
     resamples: int
     full_tokens: float
+    adaptivity: tuple[Adaptivity, ...] = ()
+    hindsight: tuple[Hindsight, ...] = ()
 
     @property
     def has_retention(self) -> bool:
