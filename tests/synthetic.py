@@ -127,6 +127,8 @@ def _write_cell(
                 group=f"{category}/{i // 2}" if b == "mme" else str(i) if b == "mmb" else None,
                 kind="color",
                 level=("coarse", "middle", "fine")[i % 3],
+                objects=4 + i // per_image % 5,
+                asked_cells=i % 7,
                 response=None if error else answer,
                 error="out of memory at batch size 1" if error else None,
                 invalid=invalid and not error,

@@ -1,4 +1,5 @@
-"""The comparison as files: summary.json, a Markdown table, and one row a method and benchmark as CSV and parquet."""
+"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet, and one
+row a method whose counts vary between samples."""
 
 from __future__ import annotations
 
@@ -12,18 +13,23 @@ from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import Summary
 from atp_eval.writer import write_atomically
 
+ADAPTIVITY = "adaptivity.csv"
 NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet")
 
 
 def write_summary(summary: Summary, folder: Path) -> list[Path]:
-    """Write NAMES into a folder; their paths."""
+    """Write NAMES into a folder, and ADAPTIVITY where some method's counts vary between samples; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = comparison_frame(summary)
     write_atomically(folder / NAMES[0], json.dumps(summary.to_json(), indent=1) + "\n")
     write_atomically(folder / NAMES[1], markdown(summary))
     write_atomically(folder / NAMES[2], frame.to_csv(index=False))
     frame.to_parquet(folder / NAMES[3], index=False)
-    return [folder / name for name in NAMES]
+    written = [folder / name for name in NAMES]
+    if summary.adaptivity:
+        written.append(folder / ADAPTIVITY)
+        write_atomically(written[-1], adaptivity_frame(summary).to_csv(index=False))
+    return written
 
 
 def comparison_frame(summary: Summary) -> pd.DataFrame:
@@ -61,6 +67,23 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def adaptivity_frame(summary: Summary) -> pd.DataFrame:
+    """One row a method whose counts vary between samples; intervals have _low and _high columns."""
+    return pd.DataFrame(
+        {
+            **{"method": a.label, "questions": a.questions, "pictures": a.pictures},
+            **spread("tokens", a.tokens.mean),
+            **{"tokens_deviation": a.tokens.deviation, "tokens_q05": a.tokens.low, "tokens_q95": a.tokens.high},
+            **spread("between_pictures", a.between_pictures),
+            **spread("fine_minus_coarse", a.fine_minus_coarse),
+            **spread("wrong_minus_right", a.wrong_minus_right),
+            **spread("objects_correlation", a.objects),
+            **spread("asked_cells_correlation", a.asked_cells),
+        }
+        for a in summary.adaptivity
+    )
 
 
 def spread(name: str, interval: Interval | None) -> dict[str, float | None]:

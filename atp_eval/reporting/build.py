@@ -21,6 +21,7 @@ from atp_eval.analysis.reading import distinct, flatten, run_names
 from atp_eval.errors import UserError
 from atp_eval.paths import data_folder
 from atp_eval.records import Run
+from atp_eval.reporting.adaptive import adaptive_words, objects_figure, signed
 from atp_eval.reporting.figures import layers_figure, retention_figure
 from atp_eval.reporting.gallery import Picture, cards, pictures
 from atp_eval.reporting.headline import headline
@@ -82,6 +83,8 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
             series=series,
             figure_retention=retention_figure(summary, series),
             figure_layers=layers_figure(summary, series),
+            adaptive_words=adaptive_words(summary.adaptivity, summary.hindsight),
+            figure_objects=objects_figure(summary.adaptivity, series),
             cards=cards(shown, kept),
             pictures=list(kept.values()),
             layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),
@@ -114,6 +117,7 @@ def environment(folder: Path) -> Environment:
     found.filters |= {
         "num": num,
         "bounds": bounds,
+        "signed": lambda interval, digits=1: signed(Interval(interval.value), digits),
         "rate": rate,
         "heat": heat,
         "breakable": breakable,
@@ -198,7 +202,7 @@ def bounds(interval: Interval | None, digits: int = 1) -> str:
     """`[96.0, 98.2]`, or nothing where there is no interval."""
     if interval is None or not interval.bounded:
         return ""
-    return f"[{interval.low:,.{digits}f}, {interval.high:,.{digits}f}]"
+    return f"[{interval.low:,.{digits}f}, {interval.high:,.{digits}f}]".replace("-", "\u2212")
 
 
 def rate(interval: Interval) -> str:

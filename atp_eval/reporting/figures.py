@@ -45,7 +45,8 @@ class Axes:
         for value in y_ticks:
             y = number(self.y(value))
             parts.append(tag("line", class_="grid", x1=number(self.left), x2=number(self.right), y1=y, y2=y))
-            parts.append(tag("text", f"{value:g}", class_="tick end", x=number(self.left - 8), y=y, dy="0.35em"))
+            name = f"{value:g}".replace("-", "\u2212")
+            parts.append(tag("text", name, class_="tick end", x=number(self.left - 8), y=y, dy="0.35em"))
         for value in x_ticks:
             x = number(self.x(value))
             parts.append(tag("line", class_="axis", x1=x, x2=x, y1=number(self.bottom), y2=number(self.bottom + 5)))

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -97,6 +98,27 @@ def test_the_page_has_all_its_parts(page: str) -> None:
     assert "atp-eval run --tasks gqa,mme,pope" in text
     assert found.tags().count("table") == 5
     assert found.tags().count("article") == 8
+
+
+def test_what_counts_go_with_is_shown_where_they_vary(page: str, tmp_path: Path) -> None:
+    assert "Is it adaptive?" not in page
+    methods = METHODS | {"atp@144": FakeMethod(0.8, [(1, (100, 300))])}
+    found = Outline(build(write_run(tmp_path / "run", methods=methods, documents=12), tmp_path))
+    text = " ".join(" ".join(found.text).split())
+    assert "#adaptive" in [a.get("href") for t, a in found.elements if t == "a"]
+    assert found.tags().count("table") == 6 and found.tags().count("figure") == 3
+    assert re.search(r"atp@ ?144 keeps \d+\.\d visual tokens on average", text.replace("\u00a0", " "))
+    assert "cells asked about" in text and "fine − coarse" in text
+    assert (tmp_path / "run" / "adaptivity.csv").exists()
+
+
+def test_without_known_objects_there_is_neither_their_figure_nor_their_columns(tmp_path: Path) -> None:
+    methods = {"upper_bound": METHODS["upper_bound"], "atp@144": FakeMethod(0.8, [(1, (100, 300))])}
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=12)
+    for path in run.path.rglob("samples.parquet"):
+        pd.read_parquet(path).assign(objects=None, asked_cells=None).to_parquet(path, index=False)
+    text = " ".join(Outline(build(run, tmp_path)).text)
+    assert "Is it adaptive?" in text and "cells asked about" not in text and "Figure 3." not in text
 
 
 def test_links_and_labels_lead_somewhere(page: str) -> None:
