@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
 
 from atp_eval.engine.layout import Layout
-from atp_eval.engine.scores import causal_self_score, rows_score, self_score
+from atp_eval.engine.scores import causal_self_score, exact, rows_score, self_score
 from atp_eval.errors import UserError
 
 
@@ -55,7 +56,7 @@ class PrunePoint:
         return self._sample_ids()
 
     def self_score(self, causal: bool = False) -> Tensor:
-        query, key, scaling = self._last_attention()
+        query, key, scaling = self._last_attention
         score = (causal_self_score if causal else self_score)(query, key, self._layout.visual, scaling)
         return self._layout.to_cells(score, float("-inf"))
 
@@ -66,13 +67,15 @@ class PrunePoint:
         return self.rows(self._text.new_ones(len(self._text), 1))
 
     def rows(self, weights: Tensor) -> Tensor:
-        query, key, scaling = self._last_attention()
+        query, key, scaling = self._last_attention
         score = rows_score(query, key, weights, self._layout.valid, scaling)
         return self._layout.to_cells(score, float("-inf"))
 
+    @cached_property
     def _last_attention(self) -> Attention:
+        """Keys in the precision of the scores: converted once for all that are asked for."""
         if self._attention is None:
             raise UserError(
                 f"there is no attention before layer {self.layer}; a method that scores by it starts at layer 1"
             )
-        return self._attention
+        return self._attention._replace(key=exact(self._attention.key))

@@ -18,12 +18,12 @@ def self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Te
     The paper puts no causal mask on these logits and neither does this. `visual` [B, L]: the queries to average, bool
     or weights; a sample with none scores 0.
     """
-    query, key = _exact(query), _exact(key)
+    query, key = exact(query), exact(key)
     batch, groups, _, size = key.shape
     weights = visual.to(query.dtype)
     weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
-    mean_query = torch.einsum("bl,bhld->bhd", weights, query).view(batch, groups, -1, size).mean(2)  # [B, G, d]
-    return torch.einsum("bgd,bgld->bl", mean_query, key) * (scaling / groups)
+    mean_query = (weights[:, None] @ _heads_last(query)).view(batch, groups, -1, size).mean(2)  # [B, G, d]
+    return (_heads_last(key) @ mean_query.flatten(1)[..., None])[..., 0] * (scaling / groups)
 
 
 def causal_self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Tensor:
@@ -31,7 +31,7 @@ def causal_self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float
 
     The mean over m >= n of q_m . k_n is the suffix sum of queries at n, over their number, times k_n: still one pass.
     """
-    query, key = _exact(query), _exact(key)
+    query, key = exact(query), exact(key)
     batch, groups = key.shape[:2]
     seen = visual.to(query.dtype)
     queries = (query * seen[:, None, :, None]).view(batch, groups, -1, *query.shape[2:]).mean(2)  # [B, G, L, d]
@@ -73,19 +73,24 @@ def _attended(
     bias: Tensor | None = None,
 ) -> Tensor:
     """[B, L]: weighted mean of the softmax rows of queries [B, H, R, d] at places [B, R]."""
-    queries, key = _exact(queries), _exact(key)
+    queries, key = exact(queries) * scaling, exact(key)
     batch, heads, rows, size = queries.shape
     groups, length = key.shape[1:3]
     logits = queries.reshape(batch, groups, -1, size) @ key.transpose(2, 3)  # [B, G, H/G * R, L]
-    logits = logits.view(batch, heads, rows, length) * scaling
+    logits = logits.view(batch, heads, rows, length)
     if bias is not None:
         logits = logits + bias[:, None, None].to(logits.dtype)
     seen = (torch.arange(length, device=key.device) <= places[..., None]) & valid[:, None, :]  # [B, R, L]
-    logits = logits.masked_fill(~seen[:, None], torch.finfo(logits.dtype).min)
+    logits.masked_fill_(~seen[:, None], torch.finfo(logits.dtype).min)
     shares = weights.to(logits.dtype) / weights.sum(1, keepdim=True).to(logits.dtype).clamp(min=1e-30)
-    return torch.einsum("br,bhrl->bl", shares, logits.softmax(-1)) / heads
+    return (shares[:, None] @ logits.softmax(-1).sum(1))[:, 0] / heads
 
 
-def _exact(x: Tensor) -> Tensor:
+def _heads_last(x: Tensor) -> Tensor:
+    """[B, H, L, d] -> [B, L, H * d], the order that projections leave in memory: nothing is copied."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def exact(x: Tensor) -> Tensor:
     """At least fp32: half precision would lose the differences that rank tokens."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
