@@ -8,12 +8,12 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from atp_eval.analysis import Adaptivity, Hindsight, Interval
-from atp_eval.reporting.figures import LETTER, LINE, WIDTH, Axes, figure, interval_bar
+from atp_eval.reporting.figures import Axes, figure, interval_bar
 from atp_eval.reporting.headline import NBSP
-from atp_eval.reporting.svg import hue, marker, number, points, short, spread_out, tag, ticks
+from atp_eval.reporting.svg import hue, marker, number, points, tag, ticks
 
+PANEL = (330.0, 230.0)
 LEFT = 62.0  # ticks have a sign and a decimal
-STEP = 9.0  # between the points of two methods at one number of objects
 
 
 class Check(NamedTuple):
@@ -24,9 +24,16 @@ class Check(NamedTuple):
     figure: str
 
 
+class Panel(NamedTuple):
+    """One method's figure among several."""
+
+    label: str
+    chart: Markup
+
+
 def adaptive_words(measured: Sequence[Adaptivity], hindsight: Sequence[Hindsight]) -> list[str]:
-    """The sentences, without markup: about the first method, and about the first choice in hindsight."""
-    about = [spreads(measured[0]), *verdicts(checks(measured[0]))] if measured else []
+    """Paragraphs, without markup: about the first method, and about the first choice in hindsight."""
+    about = [" ".join([spreads(a), *verdicts(checks(a))]) for a in measured[:1]]
     return about + [looked_back(h) for h in hindsight[:1]]
 
 
@@ -79,13 +86,15 @@ def listed(parts: Sequence[str], last: str) -> str:
 
 def looked_back(h: Hindsight) -> str:
     """What the best choice among fixed counts would have brought, and how much of it luck may be."""
-    rate, plain = h.least.right.scaled(100), h.scales[h.least.scale][0].scaled(100)
+    rate, luck = h.least.right.scaled(100), h.luck.right.scaled(100)
+    single, tokens = h.scales[h.least.scale]
+    single = single.scaled(100)
     return (
         f"Had each question been given the least of {len(h.scales)} fixed counts at which it is answered right, "
         f"{rate.value:.1f}{NBSP}%{bracketed(rate, 1)} would be right with {h.least.tokens.value:.0f} tokens on "
-        f"average, against {plain.value:.1f}{NBSP}%{bracketed(plain, 1)} with the nearest single count. No adaptive "
-        "count can bring more, and part of it is luck: right answers dealt at random would give "
-        f"{100 * h.luck.right.value:.1f}{NBSP}%."
+        f"average; with one count for all, {tokens.value:.0f} tokens, {single.value:.1f}{NBSP}%{bracketed(single, 1)} are. "
+        "No choice among these counts can bring more, and part of it is luck: right answers dealt at random would give "
+        f"{luck.value:.1f}{NBSP}%."
     )
 
 
@@ -101,48 +110,39 @@ def bracketed(interval: Interval, digits: int) -> str:
     return f"{NBSP}[{interval.low:.{digits}f},{NBSP}{interval.high:.{digits}f}]".replace("-", "\u2212")
 
 
-def objects_figure(measured: Sequence[Adaptivity], series: Callable[[str], int]) -> Markup | None:
-    """Mean tokens by the number of objects in the picture, less each method's mean; None where objects are unknown."""
+def objects_panels(measured: Sequence[Adaptivity], series: Callable[[str], int]) -> list[Panel]:
+    """Mean tokens by the number of objects in the picture, less the method's mean; a panel a method, on equal axes.
+
+    Methods whose pictures' objects are unknown have none.
+    """
     shown = [a for a in measured if len(a.by_objects) > 1]
-    if not shown:
-        return None
     curves = {a.label: [moved(b.tokens, -a.tokens.mean.value) for b in a.by_objects] for a in shown}
     ends = [v for curve in curves.values() for i in curve for v in (i if i.bounded else (i.value,))]
-    margin = 0.06 * (max(0.0, *ends) - min(0.0, *ends))
-    y_range = (min(0.0, *ends) - margin, max(0.0, *ends) + margin)
+    low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
+    margin = 0.06 * (high - low)
     xs = [b.objects for a in shown for b in a.by_objects]
-    room = max(len(short(a.label)) for a in shown) * LETTER + 34
-    aside = STEP * (len(shown) - 1) / 2
-    unit = (WIDTH - room - LEFT) / (max(xs) - min(xs) + 1)
-    pad = 0.5 + aside / unit
-    axes = Axes((min(xs) - pad, max(xs) + pad), y_range, right=WIDTH - room, left=LEFT)
-    whole = [t for t in ticks(min(xs), max(xs), 8) if t == int(t)]
-    parts = [axes.draw("objects in the picture", "tokens, from the method's mean", whole, ticks(*y_range))]
+    panels = []
+    for place, a in enumerate(shown, 1):
+        axes = Axes(
+            (min(xs) - 0.5, max(xs) + 0.5), (low - margin, high + margin),
+            right=PANEL[0] - 8, left=LEFT, bottom=PANEL[1] - Axes.foot,
+        )  # fmt: skip
+        panels.append(Panel(a.label, panel(f"fig-objects-{place}", a, curves[a.label], axes, series(a.label))))
+    return panels
+
+
+def panel(name: str, a: Adaptivity, curve: Sequence[Interval], axes: Axes, mark: int) -> Markup:
+    """One method's points with their intervals around its mean."""
+    x_ticks = [t for t in ticks(*axes.x_range, 8) if t == int(t)]
+    parts = [axes.draw("objects in the picture", "tokens, from the mean", x_ticks, ticks(*axes.y_range))]
     zero = number(axes.y(0))
     parts.append(tag("line", class_="reference", x1=number(axes.left), x2=number(axes.right), y1=zero, y2=zero))
-    last = []
-    for place, a in enumerate(shown):
-        curve = curves[a.label]
-        corners = [
-            (axes.x(b.objects) + STEP * place - aside, axes.y(i.value))
-            for b, i in zip(a.by_objects, curve, strict=True)
-        ]
-        parts += [interval_bar(axes, x, i) for (x, _), i in zip(corners, curve, strict=True)]
-        parts.append(tag("polyline", class_=f"line thin {hue(series(a.label))}", points=points(corners)))
-        parts += [marker(series(a.label), x, y) for x, y in corners]
-        last.append(corners[-1])
-    ys = spread_out([y for _, y in last], LINE, axes.top + 6, axes.bottom - 6)
-    for a, (x, end), y in zip(shown, last, ys, strict=True):
-        parts.append(tag("path", class_="lead", d=f"M{points([(x + 7, end), (axes.right + 6, y)])}"))
-        parts.append(tag("text", short(a.label), class_="label", x=number(axes.right + 9), y=number(y), dy="0.35em"))
-    said = "; ".join(
-        f"{a.label}: {curves[a.label][0].value:+.1f} at {a.by_objects[0].objects:g}, "
-        f"{curves[a.label][-1].value:+.1f} at {a.by_objects[-1].objects:g}"
-        for a in shown
-    )
-    return figure(
-        "fig-objects", f"Tokens by the number of objects in the picture, from each method's mean. {said}.", *parts
-    )
+    corners = [(axes.x(b.objects), axes.y(i.value)) for b, i in zip(a.by_objects, curve, strict=True)]
+    parts += [interval_bar(axes, x, i) for (x, _), i in zip(corners, curve, strict=True)]
+    parts.append(tag("polyline", class_=f"line thin {hue(mark)}", points=points(corners)))
+    parts += [marker(mark, x, y) for x, y in corners]
+    said = "; ".join(f"{b.objects:g}: {i.value:+.1f}" for b, i in zip(a.by_objects, curve, strict=True))
+    return figure(name, f"{a.label}: tokens by the number of objects, from the mean. {said}.", *parts, size=PANEL)
 
 
 def moved(interval: Interval, by: float) -> Interval:

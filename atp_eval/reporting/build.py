@@ -21,7 +21,7 @@ from atp_eval.analysis.reading import distinct, flatten, run_names
 from atp_eval.errors import UserError
 from atp_eval.paths import data_folder
 from atp_eval.records import Run
-from atp_eval.reporting.adaptive import adaptive_words, objects_figure, signed
+from atp_eval.reporting.adaptive import adaptive_words, objects_panels, signed
 from atp_eval.reporting.figures import layers_figure, retention_figure
 from atp_eval.reporting.gallery import Picture, cards, pictures
 from atp_eval.reporting.headline import headline
@@ -84,7 +84,7 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
             figure_retention=retention_figure(summary, series),
             figure_layers=layers_figure(summary, series),
             adaptive_words=adaptive_words(summary.adaptivity, summary.hindsight),
-            figure_objects=objects_figure(summary.adaptivity, series),
+            panels=objects_panels(summary.adaptivity, series),
             cards=cards(shown, kept),
             pictures=list(kept.values()),
             layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from markupsafe import Markup
 
@@ -20,7 +21,7 @@ LETTER = 7.2  # about the width of a letter
 
 @dataclass(frozen=True)
 class Axes:
-    """A plot area in a viewBox of WIDTH x HEIGHT; x and y map data to it."""
+    """A plot area in a viewBox; x and y map data to it. foot: room below it, for tick labels and a title."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -28,6 +29,7 @@ class Axes:
     left: float = 50.0
     top: float = 12.0
     bottom: float = HEIGHT - 46.0
+    foot: ClassVar[float] = 46.0
 
     def x(self, value: float) -> float:
         """Data to horizontal coordinate."""
@@ -54,19 +56,20 @@ class Axes:
         bottom = number(self.bottom)
         parts.append(tag("line", class_="axis", x1=number(self.left), x2=number(self.right), y1=bottom, y2=bottom))
         middle = (self.left + self.right) / 2
-        parts.append(tag("text", x_title, class_="title middle", x=number(middle), y=number(HEIGHT - 6)))
+        y = number(self.bottom + self.foot - 6)
+        parts.append(tag("text", x_title, class_="title middle", x=number(middle), y=y))
         turned = f"translate(14 {number((self.top + self.bottom) / 2)}) rotate(-90)"
         parts.append(tag("text", y_title, class_="title middle", transform=turned))
         return Markup("").join(parts)
 
 
-def figure(name: str, description: str, *parts: Markup) -> Markup:
+def figure(name: str, description: str, *parts: Markup, size: tuple[float, float] = (WIDTH, HEIGHT)) -> Markup:
     """The SVG element, described for those who do not see it."""
     return tag(
         "svg",
         tag("title", description, id=f"{name}-title"),
         *parts,
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        viewBox=f"0 0 {size[0]:g} {size[1]:g}",
         role="img",
         aria_labelledby=f"{name}-title",
         class_="chart",

@@ -98,6 +98,13 @@ def test_the_share_is_the_one_of_the_analysis_of_variance() -> None:
     assert share_sums(values, cluster, 2).value == pytest.approx(between / (between + 1))
 
 
+def test_pictures_with_one_question_count_less() -> None:
+    """By hand: means 2 and 5 of 1 and 3 questions; MSB 6.75, MSW 1, and n0 = 4 - 10 / 4 = 1.5 questions a picture."""
+    values, cluster = np.array([2.0, 4, 5, 6]), np.array([0, 1, 1, 1])
+    between = (6.75 - 1) / 1.5
+    assert share_sums(values, cluster, 2).value == pytest.approx(between / (between + 1))
+
+
 def test_unequal_pictures_give_the_share_back() -> None:
     """Simulated with one to six questions a picture and a share of 0.4."""
     rng = np.random.default_rng(1)
