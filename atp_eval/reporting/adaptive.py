@@ -92,9 +92,9 @@ def looked_back(h: Hindsight) -> str:
     return (
         f"Had each question been given the least of {len(h.scales)} fixed counts at which it is answered right, "
         f"{rate.value:.1f}{NBSP}%{bracketed(rate, 1)} would be right with {h.least.tokens.value:.0f} tokens on "
-        f"average; with one count for all, {tokens.value:.0f} tokens, {single.value:.1f}{NBSP}%{bracketed(single, 1)} are. "
-        "No choice among these counts can bring more, and part of it is luck: right answers dealt at random would give "
-        f"{luck.value:.1f}{NBSP}%."
+        f"average; with one count for all, {tokens.value:.0f} tokens, {single.value:.1f}{NBSP}%"
+        f"{bracketed(single, 1)} are. No choice among these counts can bring more, and part of it is luck: right "
+        f"answers dealt at random would give {luck.value:.1f}{NBSP}%."
     )
 
 
