@@ -46,8 +46,8 @@ class Ablation(BaseModel):
     """An ablation file. training: settings of `atp-eval train` that the rows share, a path beside the file.
 
     reference: the row that the others are held against. seeds: every trained row is trained once with each. paper: a
-    table of `assets/paper.yaml`, table: its name in the paper. run: settings of the run that answers (`RunConfig`). note:
-    what a reader has to know.
+    table of `assets/paper.yaml`, table: its name in the paper. run: settings of the run that answers (`RunConfig`).
+    note: what a reader has to know.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -87,8 +87,8 @@ class Table:
     def _caption(self) -> str:
         seeds = self.ablation.seeds
         said = [
-            f"{self.questions:,} questions to {self.model}. Retention: per cent of the upper bound's score, averaged over "
-            "benchmarks, with 95 % intervals paired by question and clustered by picture.",
+            f"{self.questions:,} questions to {self.model}. Retention: per cent of the upper bound's score, averaged "
+            "over benchmarks, with 95 % intervals paired by question and clustered by picture.",
             f"Trained rows: means of seeds {', '.join(map(str, seeds))}." if len(seeds) > 1 else "",
             self.ablation.note,
         ]
