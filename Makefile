@@ -40,10 +40,11 @@ format: $(VENV)/.dev  ## let ruff format and fix
 tiny: $(VENV)/.run  ## train the embedded model again from scratch (hours on 2 cores)
 	$(BIN)/python -m atp_eval.tiny --work build/tiny
 
-tiny-atp: $(VENV)/.run  ## train the embedded model's ATP adapters (minutes each on 2 cores)
+tiny-atp: $(VENV)/.run  ## train the embedded model's ATP adapters (5 to 10 minutes each on 2 cores)
 	$(BIN)/python -m atp_eval.scenes.instructions --folder build/atp/data
 	$(BIN)/atp-eval train configs/tiny/atp_144.yaml --resume
 	$(BIN)/atp-eval train configs/tiny/atp_88.yaml --resume
+	$(BIN)/atp-eval train configs/tiny/atp_144_trained.yaml --resume
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
