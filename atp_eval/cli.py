@@ -280,7 +280,7 @@ def main() -> None:
         fail(str(error), 1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer catches Ctrl-C and leaves without a word
-            fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+            fail("interrupted; the same command goes on where it stopped (train: with --resume)", INTERRUPTED)
         raise
 
 

@@ -18,6 +18,11 @@ from atp_eval.errors import UserError, did_you_mean
 DEFAULT_METHODS = ["upper_bound", "fastv@144", "random@144", "grid@144"]
 TINY_METHODS = ["upper_bound", "atp@144", *DEFAULT_METHODS[1:]]  # an adapter for atp@144 ships for tiny only
 DEFAULT_TASKS = ["gqa", "mmb", "mme", "pope", "seed", "sqa", "vqav2"]
+KINDS = {  # pydantic's words for these are Python's
+    "list_type": "input should be a list, such as [a, b]",
+    "tuple_type": "input should be a list, such as [a, b]",
+    "model_type": "input should be keys with values, such as `layers: [1, 3]`",
+}
 
 
 class RunConfig(BaseModel):
@@ -89,9 +94,9 @@ def read_settings(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read --config {path}: {error.strerror}.") from None
+        raise UserError(f"cannot read settings {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"cannot read --config {path}: it is not UTF-8 text. Save it as UTF-8.") from None
+        raise UserError(f"cannot read settings {path}: it is not UTF-8 text. Save it as UTF-8.") from None
     try:
         node, data = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -139,7 +144,7 @@ def describe(error: Any, model: type[BaseModel] = RunConfig, option: bool = Fals
         return f"unknown key {name!r}. {did_you_mean(place[-1], _fields(model, place[:-1]))}"
     if error["type"] == "missing":
         return f"{name} is missing."
-    message = error["msg"].removeprefix("Value error, ")
+    message = KINDS.get(error["type"], error["msg"].removeprefix("Value error, "))
     message = f"{message[0].lower()}{message[1:]}."
     if error["type"] == "value_error":
         return message

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from atp_eval.errors import UserError
 from atp_eval.terminal import Json, console, print_json
 
 adapter_app = typer.Typer(help="Look at trained adapters.", no_args_is_help=True)
@@ -37,17 +38,22 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed, instead of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; train nothing.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="GPUs that --dry-run plans for.")] = 1,
+    processes: Annotated[int | None, typer.Option(help="GPUs that --dry-run plans for.  [default: 1]")] = None,
     as_json: Json = False,
 ) -> None:
     """Train the threshold modules of ATP-LLaVA, alone or with the language model."""
     from atp_eval.training.config import load_train_config, with_changes
 
+    if processes is not None and not dry_run:
+        raise UserError(
+            f"--processes {processes} is for --dry-run; to train in several: torchrun --nproc_per_node {processes} -m "
+            f"atp_eval train {config}"
+        )
     settings = with_changes(load_train_config(config), output=output, seed=seed)
     if dry_run:
         from atp_eval.training.plan import plan, plan_table
 
-        found = plan(settings, processes)
+        found = plan(settings, 1 if processes is None else processes)
         if as_json:
             print_json(found)
         else:

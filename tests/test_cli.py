@@ -35,12 +35,12 @@ BAD = [
     (("run", "--batch-size", "0"), "--batch-size = 0"),
     (("run", "--image", "stretch"), "--image = 'stretch'"),
     (("run", "--tasks", "docvqa"), "docvqa"),
-    (("run", "--config", "missing.yaml"), "cannot read --config missing.yaml"),
+    (("run", "--config", "missing.yaml"), "cannot read settings missing.yaml"),
     (("report", "nowhere"), "nowhere is not a run folder"),
     (("show", "nowhere"), "nowhere is not a run folder"),
     (("list", "metods"), "unknown list 'metods'. Did you mean: methods"),
     (("tasks", "maxi"), "unknown suite 'maxi'"),
-    (("train", "missing.yaml"), "cannot read --config missing.yaml"),
+    (("train", "missing.yaml"), "cannot read settings missing.yaml"),
     (("adapter", "info", "nowhere"), "no adapter at 'nowhere'"),
     (("run", "--methods", "atp"), "atp needs an adapter"),
     (("run", "--methods", "atp:adapter=nowhere"), "no adapter at 'nowhere'"),
@@ -81,7 +81,7 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setitem(listing.LISTS, "runs", interrupted)
     code, _, err = call(monkeypatch, capsys, "list", "runs")
     assert code == 130
-    assert err == "atp-eval: interrupted; the same command goes on where it stopped\n"
+    assert err == "atp-eval: interrupted; the same command goes on where it stopped (train: with --resume)\n"
 
 
 def test_unknown_options_exit_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,9 +75,9 @@ def load_model(
     kind = _dtype(dtype, where)
     _check_attention(attention, where, kind)
     source, config = model_source(name), model_config(name)
+    llava: Any = LlavaForConditionalGeneration
     try:
-        model: Any
-        model, loading = LlavaForConditionalGeneration.from_pretrained(
+        model, loading = llava.from_pretrained(
             source,
             config=config,
             dtype=kind,

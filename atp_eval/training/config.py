@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,13 @@ from atp_eval.errors import UserError
 from atp_eval.methods.atp.options import AtpOptions
 
 CHANGEABLE = {"output", "save_steps", "keep_checkpoints", "logging_steps", "eval_steps", "workers", "report_to"}
+
+
+class Shares(NamedTuple):
+    """How a step is shared out: samples a process and forward pass, and forward passes of a process in a step."""
+
+    micro_batch: int
+    accumulation: int
 
 
 class TrainConfig(BaseModel):
@@ -27,15 +34,16 @@ class TrainConfig(BaseModel):
 
     lr_*: learning rates of the language model, and of the modules' first matrix, heads and biases; the paper has one,
     1e-4, for all of a module. warmup: a share of the steps. epochs, or max_steps where that is given.
-    batch_size: samples a step, over all processes; micro_batch: samples a process and forward pass. What is left is
-    gradient accumulation. checkpointing: compute activations twice to save memory. bf16: autocast; the thresholds and
-    all trained weights stay fp32.
+    batch_size: samples a step, over all processes; micro_batch: at most so many a process and forward pass. What is
+    left is gradient accumulation. checkpointing: compute activations twice to save memory. bf16: autocast; the
+    thresholds and all trained weights stay fp32.
 
-    held_back: samples that are not trained on; the average of tokens is measured on those with an image among them,
-    also every eval_steps. statistics: training samples for the thresholds' means and counts in the adapter.
+    held_back: samples that are not trained on, at least so many, since all that share a picture go together. The
+    average of tokens is measured on those with an image among them, also every eval_steps. statistics: training samples
+    with an image, for the thresholds' means and counts in the adapter.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "tiny"
     data: Path
@@ -50,7 +58,7 @@ class TrainConfig(BaseModel):
     lambda_target: float = Field(default=0.2, ge=0)
     estimator: Literal["straight_through", "sigmoid"] = "straight_through"
     temperature: float = Field(default=20.0, gt=0)
-    clip: float = Field(default=0.05, gt=0)
+    clip: float = Field(default=0.05, gt=0, allow_inf_nan=True)
 
     lr_lm: float = Field(default=2e-5, ge=0)
     lr_z: float = Field(default=1.6e-4, ge=0)
@@ -62,7 +70,7 @@ class TrainConfig(BaseModel):
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
     micro_batch: int = Field(default=8, ge=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
     bf16: bool = False
     checkpointing: bool = False
     device: Literal["auto", "cpu"] = "auto"
@@ -94,15 +102,18 @@ class TrainConfig(BaseModel):
         """Where the trained adapter goes."""
         return self.output / "adapter"
 
-    def accumulation(self, processes: int) -> int:
-        """Micro-batches of a process in a step. Raises UserError where the batch does not come out even."""
-        steps, rest = divmod(self.batch_size, self.micro_batch * processes)
+    def shares(self, processes: int) -> Shares:
+        """A step, shared out. Raises UserError where the batch does not come out even."""
+        if processes < 1:
+            raise UserError(f"{processes} processes cannot train; give 1 or more")
+        micro_batch = min(self.micro_batch, max(1, self.batch_size // processes))
+        accumulation, rest = divmod(self.batch_size, micro_batch * processes)
         if rest:
             raise UserError(
                 f"batch_size {self.batch_size} cannot be shared out to {processes} processes in micro-batches of "
-                f"{self.micro_batch}; choose micro_batch so that both divide it"
+                f"{micro_batch}; choose a multiple of {self.micro_batch * processes}, or another micro_batch"
             )
-        return steps
+        return Shares(micro_batch, accumulation)
 
     def to_yaml(self) -> str:
         """The settings as YAML that `load_train_config` reads."""

@@ -127,7 +127,8 @@ def rows(path: Path) -> Iterator[Row]:
     try:
         yield from _items(path) if path.suffix == ".json" else _lines(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"training data {str(path)!r} cannot be read: {error}") from error
+        told = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"training data {str(path)!r} cannot be read: {told}") from error
 
 
 def _lines(path: Path) -> Iterator[Row]:
@@ -151,6 +152,10 @@ def _items(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="") as file:
         text = file.read(CHUNK)
         opening = start.match(text)
+        if not text.strip():
+            raise UserError(
+                f"training data {str(path)!r} is empty; give a .json list or .jsonl lines in LLaVA's format"
+            )
         if not opening:
             raise UserError(f"training data {str(path)!r} is not a JSON list; lines of JSON belong in a .jsonl file")
         done, byte = 0, 0  # characters of `text` that lie behind, bytes of the file
@@ -165,7 +170,9 @@ def _items(path: Path) -> Iterator[Row]:
                 more = file.read(CHUNK)
                 if not more:
                     place = byte + len(text[done:at].encode())
-                    raise UserError(f"training data {str(path)!r} is not JSON in the row at byte {place}") from error
+                    raise UserError(
+                        f"training data {str(path)!r} is not JSON in the row at byte {place}; the file may be cut off"
+                    ) from error
                 byte += len(text[done:at].encode())
                 text, done, at = text[at:] + more, 0, 0
                 continue

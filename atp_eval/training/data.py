@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -70,18 +71,18 @@ class Conversations(Dataset[Sample]):
         self.path, self.images, self.max_length, self.max_bad_share = path, tuple(images), max_length, max_bad_share
         self.bundle = replace(bundle, model=cast(Any, None))  # a worker process is not handed the weights
         self._special = re.compile("|".join(map(re.escape, bundle.tokenizer.all_special_tokens)))
-        spans, faults, pictured = [], bytearray(), bytearray()
+        spans, faults, pictures, known = [], bytearray(), [], dict[str, int]()
         for row in rows(path):
             spans.append((row.start, row.stop))
-            pictured.append(isinstance(row.value, dict) and row.value.get("image") is not None)
+            image = row.value.get("image") if isinstance(row.value, dict) else None
+            pictures.append(-1 if image is None else known.setdefault(str(image), len(known)))
             faults.append(self._checked(row.value, check_images))
         self._spans = np.array(spans)
-        self._pictured = torch.tensor(pictured, dtype=torch.bool)
+        self._pictures = np.array(pictures, dtype=np.int64)  # a number for each picture, -1 for none
+        self._pictured = torch.from_numpy(self._pictures >= 0)
         self._faults = torch.tensor(faults, dtype=torch.uint8).share_memory_()  # 0, or a fault's place in FAULTS + 1
         self._usable = np.flatnonzero(self._faults.numpy() == 0)
         self.check()
-        if not self._usable.size:
-            raise self._exhausted()
         self._check_length()
 
     def __len__(self) -> int:
@@ -103,6 +104,17 @@ class Conversations(Dataset[Sample]):
         raise self._exhausted()
 
     @property
+    def pictured(self) -> NDArray[np.bool_]:
+        """[len(self)]: which samples have a picture."""
+        return self._pictures[self._usable] >= 0
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """[len(self)]: equal for samples that share a picture; a text-only sample has a number of its own."""
+        found = self._pictures[self._usable]
+        return np.where(found < 0, len(self._pictures) + np.arange(len(found)), found)
+
+    @property
     def report(self) -> DataReport:
         """What has been found so far, in this process and in DataLoader workers."""
         found, faults = {}, self._faults.clone()
@@ -118,13 +130,15 @@ class Conversations(Dataset[Sample]):
         )
 
     def check(self) -> None:
-        """Raise UserError if more rows are bad than `max_bad_share` allows."""
+        """Raise UserError if more rows are bad than `max_bad_share` allows, or all of them."""
         bad = int(self._faults.count_nonzero())
         if bad > self.max_bad_share * len(self._faults):
             raise UserError(
                 f"training data {str(self.path)!r}: {bad / len(self._faults):.1%} of the rows cannot be used, more "
-                f"than max_bad_share {self.max_bad_share:g}; repair them or raise it. {self.report}"
+                f"than max_bad_share {self.max_bad_share:g}; repair them or raise it. {self.report}{self._places()}"
             )
+        if bad == len(self._faults):
+            raise self._exhausted()
 
     def encode(self, talk: Conversation) -> tuple[Tensor, Tensor]:
         """input_ids and labels [L] of a conversation, at most max_length.
@@ -186,7 +200,12 @@ class Conversations(Dataset[Sample]):
         return FAULTS.index(Fault.MISSING) + 1 if missing else 0
 
     def _exhausted(self) -> UserError:
-        return UserError(f"training data {str(self.path)!r}: no row can be used. {self.report}")
+        return UserError(f"training data {str(self.path)!r}: no row can be used. {self.report}{self._places()}")
+
+    def _places(self) -> str:
+        """Where pictures were looked for, if some were not found."""
+        places = ", ".join(map(str, self.images)) or "no folder: `images` is empty"
+        return f". Pictures are looked for in {places}" if Fault.MISSING in self.report.bad else ""
 
     def _check_length(self) -> None:
         least = len(self.bundle.tokenizer(self._prompt("", True))["input_ids"]) + 2  # an answer and its end

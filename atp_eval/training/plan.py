@@ -17,11 +17,12 @@ from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGenerati
 from atp_eval.engine import ModelGeometry, model_geometry
 from atp_eval.errors import UserError
 from atp_eval.models import Bundle, model_config, model_source
+from atp_eval.training.checks import check_files, check_fit
 from atp_eval.training.config import TrainConfig
-from atp_eval.training.conversations import DataReport
 from atp_eval.training.data import Conversations
 from atp_eval.training.geometries import TEXT, known_config
 from atp_eval.training.model import PruningLlava
+from atp_eval.training.recipe import split_data
 
 SAMPLED = 64  # samples whose lengths are looked at
 FULL, HALF = 4, 2  # bytes of a number
@@ -68,17 +69,18 @@ def plan(config: TrainConfig, processes: int = 4) -> dict[str, Any]:
 
     Raises UserError for what `train` would refuse: options that do not fit the model, data that cannot be used.
     """
-    accumulation = config.accumulation(processes)
+    shares = config.shares(processes)
     shape = find_shape(config.model)
     geometry = model_geometry(shape.config)
+    check_fit(config, geometry)
+    check_files(config)
     parameters = count(config, shape.config)
     data, tokens = look_at(config, shape.config)
-    samples = data.with_image + data.text_only - config.held_back
-    if samples < 1:
-        raise UserError(f"held_back {config.held_back} leaves nothing to train on")
+    samples = len(split_data(data, config).training)
     steps = config.max_steps or math.ceil(config.epochs * math.ceil(samples / config.batch_size))
-    shared = memory(config, geometry, parameters, processes)
-    whole = memory(config, geometry, parameters, 1)
+    longest = activations(config, geometry, shares.micro_batch)
+    shared = memory(config, parameters, processes, longest)
+    whole = memory(config, parameters, 1, longest)
     return {
         "model": shape.told,
         "parameters": asdict(parameters) | {"total": parameters.total},
@@ -89,16 +91,20 @@ def plan(config: TrainConfig, processes: int = 4) -> dict[str, Any]:
         "batch": {
             "batch_size": config.batch_size,
             "processes": processes,
-            "micro_batch": config.micro_batch,
-            "accumulation": accumulation,
+            **shares._asdict(),
         },
         "steps": steps,
         "warmup_steps": math.ceil(steps * config.warmup),
         "samples": samples,
-        "data": str(data),
+        "data": str(data.report),
         "tokens_per_sample": tokens,
         "tokens": None if tokens is None else round(steps * config.batch_size * tokens),
-        "visual_tokens": {"per_image": geometry.cells, "target": config.target, "layers": list(config.options.layers)},
+        "visual_tokens": {
+            "per_image": geometry.cells,
+            "target": config.target,
+            "least": geometry.cells * config.options.layers[0] / geometry.num_layers,
+            "layers": list(config.options.layers),
+        },
         "output": str(config.output),
     }
 
@@ -117,6 +123,7 @@ def plan_table(found: dict[str, Any]) -> RenderableType:
         ("samples", f"{found['samples']:,} to train on"),
         ("tokens", f"{length}{total}"),
         ("visual tokens", f"{visual['per_image']} an image; on average {visual['target']:g} are wanted"),
+        ("", f"at least {visual['least']:.1f}: what the layers before the first prune layer make of that average"),
         ("prune layers", "-".join(map(str, visual["layers"]))),
         ("batch", "{batch_size} = {processes} processes x {accumulation} x {micro_batch}".format(**batch)),
         ("steps", f"{found['steps']:,}, the first {found['warmup_steps']:,} to warm up"),
@@ -172,7 +179,7 @@ def count(config: TrainConfig, llava: LlavaConfig) -> Parameters:
     )
 
 
-def memory(config: TrainConfig, geometry: ModelGeometry, parameters: Parameters, processes: int) -> Memory:
+def memory(config: TrainConfig, parameters: Parameters, processes: int, activations: int) -> Memory:
     """On each of `processes` that share everything out; 1 is a GPU that holds everything."""
     half = config.bf16 and config.lm == "frozen"
     number = HALF if half else FULL
@@ -182,11 +189,11 @@ def memory(config: TrainConfig, geometry: ModelGeometry, parameters: Parameters,
         gradients=parameters.trainable * FULL // processes,
         optimizer=2 * parameters.trainable * FULL // processes,
         gathered=gathered,
-        activations=activations(config, geometry),
+        activations=activations,
     )
 
 
-def activations(config: TrainConfig, geometry: ModelGeometry) -> int:
+def activations(config: TrainConfig, geometry: ModelGeometry, micro_batch: int) -> int:
     """Bytes that a micro-batch of the longest sequences leaves for the backward pass: a rough estimate.
 
     A decoder layer keeps, a token, about 8 vectors of the hidden and 4 of the inner size. With checkpointing only one
@@ -196,10 +203,10 @@ def activations(config: TrainConfig, geometry: ModelGeometry) -> int:
     first = 0 if config.lm == "trainable" else config.options.layers[0]
     layers = geometry.num_layers - first
     length = config.max_length
-    tokens = config.micro_batch * length
+    tokens = micro_batch * length
     inside = tokens * (8 * geometry.hidden + 4 * geometry.intermediate) * number
     inputs = layers * tokens * geometry.hidden * FULL
-    logits = 3 * config.micro_batch * (length - geometry.cells) * geometry.vocab * FULL
+    logits = 3 * micro_batch * (length - geometry.cells) * geometry.vocab * FULL
     return inputs + (1 if config.checkpointing else layers) * inside + max(0, logits)
 
 
@@ -212,8 +219,8 @@ class NoWords:
         return {"input_ids": []}
 
 
-def look_at(config: TrainConfig, llava: LlavaConfig) -> tuple[DataReport, float | None]:
-    """What the data holds, and its mean length in tokens; None where there is no tokenizer here to count with."""
+def look_at(config: TrainConfig, llava: LlavaConfig) -> tuple[Conversations, float | None]:
+    """The data, and its mean length in tokens; None where there is no tokenizer here to count with."""
     processor: Any
     try:
         processor = AutoProcessor.from_pretrained(config.model if config.model in TEXT else model_source(config.model))
@@ -235,6 +242,6 @@ def look_at(config: TrainConfig, llava: LlavaConfig) -> tuple[DataReport, float 
         config.data, config.images, bundle, max_length=config.max_length, max_bad_share=config.max_bad_share
     )
     if not counts:
-        return data.report, None
+        return data, None
     lengths = [len(data[index].input_ids) for index in range(0, len(data), max(1, len(data) // SAMPLED))]
-    return data.report, sum(lengths) / len(lengths)
+    return data, sum(lengths) / len(lengths)

@@ -1,4 +1,4 @@
-"""A line that moves while a training runs."""
+"""What is seen of a training while it runs: a line that moves on a terminal, lines one below the other in a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Moving(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and self._progress.console.is_terminal:
             self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
             self._progress.start()
 
@@ -42,9 +42,14 @@ class Moving(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs and "loss_lm" in logs:
-            told = f"language loss {logs['loss_lm']:.3f}, {logs.get('average_tokens', float('nan')):.1f} tokens"
-            self._progress.update(self._task, told=told)
+        if not logs or "loss_lm" not in logs:
+            return
+        told = f"language loss {logs['loss_lm']:.3f}"
+        if "average_tokens" in logs:  # not where all samples were text only
+            told += f", {logs['average_tokens']:.1f} tokens"
+        self._progress.update(self._task, told=told)
+        if state.is_world_process_zero and not self._progress.live.is_started:
+            self._progress.console.print(f"step {state.global_step}/{state.max_steps}: {told}", highlight=False)
 
     def stop(self) -> None:
         """Leave the line as it is."""

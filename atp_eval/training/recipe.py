@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +16,22 @@ from rich.console import Console
 from torch.utils.data import Subset
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
+from atp_eval.engine import model_geometry
 from atp_eval.engine.fingerprint import fingerprint
 from atp_eval.errors import UserError
 from atp_eval.methods.atp import Adapter, AdapterConfig, BaseModelId, new_modules
-from atp_eval.models import Bundle, load_model
+from atp_eval.models import Bundle, load_model, model_config
+from atp_eval.training.checks import check_files, check_fit, check_start, prepare, world_size
 from atp_eval.training.collate import collate
-from atp_eval.training.config import TrainConfig, load_train_config
+from atp_eval.training.config import Shares, TrainConfig
 from atp_eval.training.data import Conversations
 from atp_eval.training.masks import Estimator
 from atp_eval.training.model import PruningLlava
 from atp_eval.training.progress import Moving
 from atp_eval.training.trainer import AtpTrainer
-from atp_eval.training.weights import base_name, last_checkpoint, trained, whole
+from atp_eval.training.weights import base_name, trained, whole
 
-SETTINGS, LOG = "train.yaml", "log.json"
+LOG = "log.json"
 
 
 class Trained(NamedTuple):
@@ -41,7 +43,8 @@ class Trained(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Samples to train on and samples held back, apart; a spread of the first kind for the adapter's statistics."""
+    """Samples to train on and samples held back, apart; some of the first kind, all with a picture, for the adapter's
+    statistics."""
 
     training: Any
     held_back: Any
@@ -57,7 +60,9 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     its gradient is no number any more.
     """
     console = console or Console(file=sys.stderr)
-    accumulation = check(config)
+    check_start(config)
+    check_fit(config, model_geometry(model_config(config.model)))
+    check_files(config)
     checkpoint = prepare(config, resume)
 
     set_seed(config.seed)
@@ -82,60 +87,45 @@ def train(config: TrainConfig, resume: bool = False, console: Console | None = N
     trainer = AtpTrainer(
         model,
         config,
-        args=arguments(config, accumulation),
+        args=arguments(config, config.shares(world_size())),
         data_collator=partial(collate, pad=bundle.tokenizer.pad_token_id),
         train_dataset=split.training,
         eval_dataset=split.held_back,
         callbacks=[moving],
     )
     trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except UserError as error:  # a DataLoader worker puts its traceback before it
-        raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)) from error
-    finally:
-        moving.stop()
-    average = save(trainer, config, base, data, split)
+    with told_in_a_line(config, data):
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            moving.stop()
+        average = save(trainer, config, base, data, split)
     return Trained(config.adapter, trainer.state.global_step, average)
 
 
-def check(config: TrainConfig) -> int:
-    """Micro-batches of a process in a step. Raises UserError for what this machine or this start cannot do."""
-    for package in config.report_to:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"report_to: {package} is not installed; pip install {package}")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.device == "auto" and processes == 1 and torch.cuda.device_count() > 1:
-        raise UserError(
-            f"{torch.cuda.device_count()} GPUs, one process: start it with `accelerate launch` (docs/training.md), or "
-            "choose one with CUDA_VISIBLE_DEVICES=0"
-        )
-    return config.accumulation(processes)
+@contextmanager
+def told_in_a_line(config: TrainConfig, data: Conversations) -> Iterator[None]:
+    """Inside the block errors of others become ours: a reporter's, and a DataLoader worker's, which holds a traceback.
 
-
-def prepare(config: TrainConfig, resume: bool) -> Path | None:
-    """The checkpoint to go on from, and `train.yaml` in the output folder. Raises UserError for a folder of another
-    training, and for one with checkpoints where nobody asked to resume."""
-    settings, checkpoint = config.output / SETTINGS, last_checkpoint(config.output)
-    if checkpoint and not resume:
-        raise UserError(f"{config.output} holds {checkpoint.name} already; add --resume, or choose another output")
-    if checkpoint and settings.is_file() and (changed := config.changed(load_train_config(settings))):
-        raise UserError(
-            f"{config.output} was trained with another {', '.join(changed)} ({settings}); go on with that, or choose "
-            "another output"
-        )
+    What is wrong with the data is known here, too, so that it is told again in the data's own words.
+    """
     try:
-        config.output.mkdir(parents=True, exist_ok=True)
-        if os.environ.get("RANK", "0") == "0":
-            settings.write_text(config.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"output {str(config.output)!r} cannot be written: {error.strerror}") from error
-    return checkpoint
+        yield
+    except UserError:
+        data.check()
+        raise
+    except Exception as error:
+        reporter = type(error).__module__.partition(".")[0]
+        if reporter not in config.report_to:
+            raise
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"report_to: {reporter}: {first}") from error
 
 
 def load(config: TrainConfig) -> Bundle:
     """The base model on the CPU: Trainer moves it. What is trained is in fp32, what is not in bf16 if asked for."""
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # what its warnings are about is refused or meant
     half = config.bf16 and config.lm == "frozen"
     return load_model(
         config.model,
@@ -147,28 +137,40 @@ def load(config: TrainConfig) -> Bundle:
 
 
 def split_data(data: Conversations, config: TrainConfig) -> Split:
-    """Draw the held-back samples by the seed. Raises UserError where nothing would be left to train on."""
-    if len(data) <= config.held_back:
+    """Hold back whole pictures, drawn by the seed, until they have `held_back` samples: no picture lies on both sides.
+
+    Raises UserError where nothing would be left to train on, or nothing with a picture.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    pictures = torch.from_numpy(data.pictures).unique(return_inverse=True)[1]
+    drawn = torch.randperm(int(pictures.max()) + 1, generator=generator)[pictures]  # the turn of each sample's picture
+    order = drawn.argsort(stable=True)
+    upto = drawn.bincount().cumsum(0)
+    held = int(upto[upto >= config.held_back][:1].sum()) if config.held_back else 0
+    if held == len(data) or config.held_back > len(data):
         raise UserError(f"held_back {config.held_back} leaves nothing to train on: the data has {len(data)} samples")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(config.seed)).tolist()
-    held_back, rest = order[: config.held_back], order[config.held_back :]
+    rest = order[held:]
+    seen = rest[torch.from_numpy(data.pictured)[rest]]
+    if not len(seen):
+        raise UserError(f"no sample to train on has an image in {str(config.data)!r}: there is nothing to prune")
+    spread = seen[torch.randperm(len(seen), generator=generator)[: config.statistics]]
     return Split(
-        training=Subset(data, sorted(rest)),
-        held_back=Subset(data, held_back) if held_back else None,
-        statistics=Subset(data, rest[: config.statistics]),
+        training=Subset(data, rest.sort().values.tolist()),
+        held_back=Subset(data, order[:held].tolist()) if held else None,
+        statistics=Subset(data, spread.tolist()),
     )
 
 
-def arguments(config: TrainConfig, accumulation: int) -> TrainingArguments:
+def arguments(config: TrainConfig, shares: Shares) -> TrainingArguments:
     """Our settings in transformers' words."""
     schedule = {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule)
     return TrainingArguments(
         output_dir=str(config.output),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.micro_batch,
-        per_device_eval_batch_size=config.micro_batch,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=shares.micro_batch,
+        per_device_eval_batch_size=shares.micro_batch,
+        gradient_accumulation_steps=shares.accumulation,
         lr_scheduler_type=schedule,
         warmup_steps=config.warmup,
         max_grad_norm=config.max_grad_norm,
@@ -176,6 +178,7 @@ def arguments(config: TrainConfig, accumulation: int) -> TrainingArguments:
         seed=config.seed,
         data_seed=config.seed,
         dataloader_num_workers=config.workers,
+        dataloader_multiprocessing_context="spawn" if config.workers else None,  # a fork can hang after threads
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,

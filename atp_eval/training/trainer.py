@@ -22,7 +22,7 @@ from atp_eval.training.losses import average_tokens, l_atp, l_target, processes,
 from atp_eval.training.masks import Raw
 from atp_eval.training.model import Passed, PruningLlava
 from atp_eval.training.tally import Tally
-from atp_eval.training.weights import last_checkpoint, load_checkpoint, save_checkpoint, trained
+from atp_eval.training.weights import last_checkpoint, load_checkpoint, reading, save_checkpoint, trained
 
 
 class NotFinite(TaskFailure):
@@ -146,8 +146,8 @@ class AtpTrainer(Trainer):
 
     def _advice(self) -> str:
         good = last_checkpoint(Path(str(self.args.output_dir)))
-        kept = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
-        return f"{kept}. Lower the learning rates or max_grad_norm"
+        kept = f"The last good checkpoint is {good}, --resume goes on from it" if good else "There is no checkpoint yet"
+        return f"{kept}. If this comes again, lower the learning rates or max_grad_norm, in another output"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds our own means to the training's log lines."""
@@ -189,10 +189,22 @@ class AtpTrainer(Trainer):
             save_checkpoint(self.pruning, Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_checkpoint(self.pruning, Path(resume_from_checkpoint))
+        with reading(Path(resume_from_checkpoint)):
+            if self.is_fsdp_enabled:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:
+                load_checkpoint(self.pruning, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(Path(str(checkpoint))):
+            if checkpoint and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+                for file in ("optimizer.pt", "scheduler.pt"):  # transformers goes on without them
+                    Path(checkpoint, file).stat()
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(Path(str(checkpoint))):
+            super()._load_rng_state(checkpoint)
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from atp_eval.errors import UserError
+from atp_eval.methods.atp.adapter import write_tensors
 
 WEIGHTS = "trainable.safetensors"
 STATE = "trainer_state.json"  # transformers writes it last
@@ -47,7 +53,20 @@ def whole(parameter: nn.Parameter) -> Tensor:
 def save_checkpoint(model: nn.Module, folder: Path) -> None:
     """Write what is trained, nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: p.detach().cpu().contiguous() for name, p in trained(model)}, folder / WEIGHTS)
+    write_tensors({name: p.detach().cpu().contiguous() for name, p in trained(model)}, folder / WEIGHTS)
+
+
+@contextmanager
+def reading(checkpoint: Path) -> Iterator[None]:
+    """Inside the block a file of the checkpoint that is missing or cannot be read is a UserError."""
+    try:
+        yield
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        told = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"checkpoint {str(checkpoint)!r} cannot be read ({told}); if it is damaged, delete it: --resume goes on "
+            "from the one before it"
+        ) from error
 
 
 def load_checkpoint(model: nn.Module, folder: Path) -> None:
@@ -69,4 +88,4 @@ def _is_whole(checkpoint: Path) -> bool:
         json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return checkpoint.name.split("-")[1].isdigit()
+    return checkpoint.name.removeprefix("checkpoint-").isdigit()

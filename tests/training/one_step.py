@@ -56,7 +56,7 @@ def trainer(config: TrainConfig, processes: int = 1, talks: Any = UNEVEN, **more
     """On fixed samples in their own order."""
     estimator = Estimator(config.estimator, config.temperature, config.clip)
     model: PruningLlava = pruning_llava(config.options, estimator, trainable=config.lm == "trainable")
-    args = arguments(config, config.accumulation(processes))
+    args = arguments(config, config.shares(processes))
     args.train_sampling_strategy = "sequential"
     return AtpTrainer(
         model,

@@ -61,13 +61,22 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, old: str, new: str, m
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read --config .*none\.yaml"):
+    with pytest.raises(UserError, match=r"cannot read settings .*none\.yaml"):
         load_train_config(tmp_path / "none.yaml")
 
 
 def test_accumulation_is_what_is_left_of_the_batch() -> None:
     config = TrainConfig(data="d", output="o", options=options(), target=9, batch_size=128, micro_batch=8)  # type: ignore[arg-type]
-    assert [config.accumulation(processes) for processes in (1, 2, 4, 16)] == [16, 8, 4, 1]
+    assert [config.shares(processes).accumulation for processes in (1, 2, 4, 16)] == [16, 8, 4, 1]
+
+
+def test_micro_batches_shrink_where_processes_are_many() -> None:
+    """So that a file for one process can be started in several."""
+    config = TrainConfig(data="d", output="o", options=options(), target=9, batch_size=16, micro_batch=16)  # type: ignore[arg-type]
+    assert [config.shares(processes) for processes in (1, 2, 8)] == [(16, 1), (8, 1), (2, 1)]
+    for processes in (3, 32):
+        with pytest.raises(UserError, match=f"batch_size 16 cannot be shared out to {processes} processes"):
+            config.shares(processes)
 
 
 def test_each_group_of_parameters_has_its_learning_rate() -> None:

@@ -167,7 +167,7 @@ def test_places_of_rows_in_a_list_are_exact(
     ("data.json", '[{"a": 1}, {"a": ', "is not JSON in the row at byte 11"),
     ("data.json", '[{"a": 1}', "is not JSON in the row at byte 9"),
     ("data.json", '["\udcff"]', "cannot be read: 'utf-8' codec"),
-    ("data.json", "", "is not a JSON list"),
+    ("data.json", "", "is empty; give a .json list or .jsonl lines"),
     ("data.json", "[]", "no row can be used. 0 rows"),
     ("data.jsonl", "\n", "no row can be used. 0 rows"),
     ("data.csv", "a,b", "give a .json list or .jsonl lines"),

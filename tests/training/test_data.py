@@ -115,6 +115,16 @@ def test_text_only_rows_have_no_pixels(pictures: Path) -> None:
     assert sample.input_ids[: len(prompt)].tolist() == prompt
 
 
+def test_samples_say_which_of_them_share_a_picture(pictures: Path) -> None:
+    seen_as = "<image>\na?"
+    rows = [row(1, seen_as, "b", image="a.png"), row(2, "a?", "b"), row(3, "no image", "b", image="b.png")]
+    rows += [row(4, seen_as, "b", image="b.png"), row(5, seen_as, "b", image="a.png"), row(6, "a?", "b")]
+    data = load(pictures, rows, max_bad_share=0.5)
+    first, text, other, again, last = data.pictures.tolist()
+    assert first == again
+    assert len({first, text, other, last}) == 4
+
+
 def test_special_tokens_in_an_answer_do_not_end_it(pictures: Path, hub: Bundle) -> None:
     data = load(pictures, [row(1, "a?", "red </s> star<s>"), row(2, "a?", "</s> <pad>")], hub)
     assert words(hub, data[0]) == ["red   star</s>"]

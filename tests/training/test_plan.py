@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from models.hub_folder import write_hub_folder
+from PIL import Image
 from rich.console import Console
 
 from atp_eval.errors import UserError
@@ -24,10 +25,16 @@ PUBLISHED = 7_063_427_072  # parameters of llava-hf/llava-1.5-7b-hf
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,000 rows where the shipped settings look for them; the working folder is elsewhere."""
-    row = {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "You."}]}
+    """1,000 rows where the shipped settings look for them, 20 with a picture; the working folder is elsewhere."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "llava_v1_5_mix665k.json").write_text(json.dumps([{"id": i, **row} for i in range(1000)]))
+    rows: list[dict[str, Any]] = []
+    for i in range(1000):
+        asked = "<image>\nWho?" if i < 20 else "Who?"
+        said = [{"from": "human", "value": asked}, {"from": "gpt", "value": "You."}]
+        rows.append({"id": i, "conversations": said, **({"image": f"{i}.png"} if i < 20 else {})})
+        if i < 20:
+            Image.new("RGB", (4, 4)).save(tmp_path / "data" / f"{i}.png")
+    (tmp_path / "data" / "llava_v1_5_mix665k.json").write_text(json.dumps(rows))
     monkeypatch.chdir(tmp_path)
 
 
@@ -35,6 +42,7 @@ def settings(**given: Any) -> TrainConfig:
     base: dict[str, Any] = {
         "model": "llava-hf/llava-1.5-7b-hf",
         "data": "data/llava_v1_5_mix665k.json",
+        "images": ["data"],
         "output": "out",
     }
     return TrainConfig(**{**base, "options": {"layers": [4, 14, 24]}, "target": 130, "held_back": 100, **given})
@@ -88,18 +96,18 @@ def test_a_plan_is_told_and_is_json() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(plan_table(found))
     told = console.export_text()
-    assert "7,064,314,118, of which trained 887,046" in told and "1000 rows: 0 with an image" in told
+    assert "7,064,314,118, of which trained 887,046" in told and "1000 rows: 20 with an image" in told
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"options": {"layers": [4, 32]}}, "this model has layers 0 to 31"),
+        ({"options": {"layers": [4, 32]}}, "llava-1.5-7b-hf has layers 0 to 31"),
         ({"model": "none/at/all"}, "unknown model 'none/at/all'"),
-        ({"data": "none.json"}, r"none\.json.*cannot be read"),
+        ({"data": "none.json"}, r"none\.json' does not exist"),
         ({"images": ["none"]}, "image folder 'none' does not exist"),
         ({"held_back": 1000}, "held_back 1000 leaves nothing to train on"),
-        ({"batch_size": 24}, "batch_size 24 cannot be shared out to 4 processes in micro-batches of 8"),
+        ({"batch_size": 40}, "batch_size 40 cannot be shared out to 4 processes in micro-batches of 8"),
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], message: str) -> None:

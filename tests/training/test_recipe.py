@@ -206,9 +206,9 @@ def test_a_frozen_training_is_small(home: Path) -> None:
     ("given", "message"),
     [
         ({"model": "tinny"}, "unknown model 'tinny'"),
-        ({"data": Path("none.json")}, "none.json.*cannot be read"),
+        ({"data": Path("none.json")}, "none.json' does not exist"),
         ({"images": ["none"]}, "image folder 'none' does not exist"),
-        ({"options": {"layers": [1, 4]}}, r"layers=\(1, 4\): this model has layers 0 to 3"),
+        ({"options": {"layers": [1, 4]}}, r"options.layers 1-4: .*model has layers 0 to 3"),
         ({"held_back": 18}, "held_back 18 leaves nothing to train on: the data has 18 samples"),
         ({"max_length": 100}, "max_length 100 is too short"),
         ({"output": Path("/proc/none")}, "output '/proc/none' cannot be written"),
@@ -237,5 +237,8 @@ def test_a_reporter_that_is_not_installed_is_refused(home: Path, monkeypatch: py
 
 def test_a_batch_that_processes_cannot_share_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="batch_size 4 cannot be shared out to 3 processes in micro-batches of 2"):
+    with pytest.raises(
+        UserError,
+        match="batch_size 4 cannot be shared out to 3 processes in micro-batches of 1; choose a multiple of 6",
+    ):
         train(settings(home, output=home / "refused"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -91,17 +92,31 @@ class Adapter:
         return found.hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
-        """Write the folder."""
+        """Write the folder. One that is there already is replaced when everything is written; after a kill it holds the
+        old adapter, the new one or none, never parts of both."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             f"modules.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.modules.state_dict().items()
         }
-        save_file({**state, "theta": self.theta.cpu(), "counts": self.counts.cpu()}, folder / MODULES)
+        files = {MODULES: {**state, "theta": self.theta.cpu(), "counts": self.counts.cpu()}}
         if self.language_model is not None:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.language_model.items()}, folder / LANGUAGE_MODEL
-            )
-        (folder / CONFIG).write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            files[LANGUAGE_MODEL] = {k: v.detach().cpu().contiguous() for k, v in self.language_model.items()}
+        building = {name: folder / f"{name}.new" for name in (*files, CONFIG)}
+        for name, tensors in files.items():
+            write_tensors(tensors, building[name])
+        building[CONFIG].write_text(self.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)  # without it there is no adapter here
+        (folder / LANGUAGE_MODEL).unlink(missing_ok=True)
+        for name, path in building.items():
+            os.replace(path, folder / name)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file that others may read, as the umask says; safetensors itself lets nobody but the owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(mode)
 
 
 def new_modules(options: AtpOptions) -> nn.ModuleList:

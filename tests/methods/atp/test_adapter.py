@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from atp_eval.engine import prune
 from atp_eval.errors import UserError
-from atp_eval.methods.atp import ATP, Adapter, load_adapter, read_config
+from atp_eval.methods.atp import ATP, Adapter, adapter, load_adapter, read_config
 from methods.adapters import random_adapter
 from methods.atp.proofs import made, ragged
 
@@ -87,6 +88,50 @@ def test_what_is_saved_is_loaded(model: Any, options: dict[str, Any], tmp_path: 
     assert torch.equal(after.theta, before.theta) and torch.equal(after.counts, before.counts)
     assert after.language_model is None
     assert not any(p.requires_grad for p in after.modules.parameters()) and not after.modules.training
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_others_may_read_what_the_umask_lets_them(model: Any, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with_language_model(model).save(tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, MODULES, LANGUAGE_MODEL}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_a_new_adapter_takes_the_place_of_the_old_one_as_a_whole(model: Any, folder: Path) -> None:
+    """Also one without a language model. A failure while writing leaves the old one, one later leaves none."""
+    old, new = load_adapter(folder), random_adapter(model, hidden=3)
+    for writes in (0, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(adapter, "write_tensors", failing(adapter.write_tensors, writes))
+            with pytest.raises(OSError, match="disk full"):
+                with_language_model(model, hidden=3).save(folder)
+        assert load_adapter(folder).digest() == old.digest()
+    for renames in (0, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.replace", failing(os.replace, renames))
+            with pytest.raises(OSError, match="disk full"):
+                new.save(folder)
+        with pytest.raises(UserError, match=r"no adapter at .*it holds no config\.json"):
+            load_adapter(folder)
+    new.save(folder)
+    assert load_adapter(folder).digest() == new.digest() != old.digest()
+    assert {CONFIG, MODULES} <= {path.name for path in folder.iterdir()} and not (folder / LANGUAGE_MODEL).exists()
+
+
+def failing(function: Any, after: int) -> Any:
+    """The function, until it has been called so often."""
+    calls = iter(range(after))
+
+    def called(*args: Any) -> Any:
+        if next(calls, None) is None:
+            raise OSError("disk full")
+        return function(*args)
+
+    return called
 
 
 def test_a_loaded_adapter_prunes_like_the_one_that_was_saved(model: Any, folder: Path) -> None:
