@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -78,10 +79,15 @@ class Table:
         return "\n\n".join(parts) + "\n"
 
     def to_rich(self) -> Group:
-        """The same for a terminal."""
-        parts: list[Any] = [_rich(f"{self.ablation.title}: {self.model}", *self._ours()), Text(self._caption(), "dim")]
+        """The same for a terminal, with the scores in a table of their own."""
+        header, rows = self._ours()
+        scores = slice(2, 2 + len(self.benchmarks))
+        kept = [*header[:2], *header[scores.stop :]], [[*row[:2], *row[scores.stop :]] for row in rows]
+        each = ["score", *header[scores]], [[row[0], *row[scores]] for row in rows]
+        parts: list[Any] = [_rich(f"{self.ablation.title}: {self.model}", *kept), _rich("", *each)]
+        parts.append(Text(self._caption(), "dim"))
         if printed := self._printed():
-            parts.append(_rich(self._paper_title(), *printed))
+            parts += ["", _rich(self._paper_title(), *printed)]
         return Group(*parts)
 
     def _caption(self) -> str:
@@ -210,10 +216,11 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _rich(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> RichTable:
-    """A table for a terminal."""
-    table = RichTable(title=title, title_justify="left")
+    """A table for a terminal; names wrap where it is narrow, figures do not."""
+    table = RichTable(title=Text(title, "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

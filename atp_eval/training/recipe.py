@@ -197,7 +197,8 @@ def arguments(config: TrainConfig, shares: Shares) -> TrainingArguments:
 def save(
     trainer: AtpTrainer, config: TrainConfig, base: BaseModelId, data: Conversations, split: Split
 ) -> float | None:
-    """Write the adapter and the log; returns the average of tokens on the held-back samples."""
+    """Write the adapter and the log; returns the average of tokens on the held-back samples. A language model is stored
+    with the precision of the checkpoint that it comes from."""
     statistics = trainer.measure(split.statistics)
     held_back = trainer.measure(split.held_back) if split.held_back else None
     average = None
@@ -215,7 +216,7 @@ def save(
     modules.load_state_dict(
         {n.removeprefix("thresholds."): w for n, w in weights.items() if n.startswith("thresholds.")}
     )
-    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    dtype = model_config(config.model).dtype or torch.float32
     language = {base_name(n): w.to(dtype) for n, w in weights.items() if not n.startswith("thresholds.")}
     found = AdapterConfig(
         base=base,

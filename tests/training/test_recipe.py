@@ -242,3 +242,11 @@ def test_a_batch_that_processes_cannot_share_is_refused(home: Path, monkeypatch:
         match="batch_size 4 cannot be shared out to 3 processes in micro-batches of 1; choose a multiple of 6",
     ):
         train(settings(home, output=home / "refused"))
+
+
+def test_a_language_model_is_stored_as_its_checkpoint_is(home: Path) -> None:
+    write_hub_folder(home / "half", dtype=torch.bfloat16)
+    trained = train(settings(home, output=home / "from_half", model=str(home / "half"), max_steps=1))
+    language = load_adapter(trained.adapter).language_model
+    assert language
+    assert {weight.dtype for weight in language.values()} == {torch.bfloat16}
