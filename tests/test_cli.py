@@ -140,7 +140,7 @@ def test_the_list_of_methods_names_what_a_spec_can_set(
     code, out, _ = call(monkeypatch, capsys, "list", "methods", "--json")
     told = {row["method"]: row["parameters"] for row in json.loads(out)}
     assert code == 0
-    assert told["atp"] == "adapter, layers, control" and told["fastv"] == "layer, keep" and told["upper_bound"] == ""
+    assert told["atp"] == "adapter, layers, control, scale" and told["fastv"] == "layer, keep" and told["upper_bound"] == ""
 
 
 def test_the_list_of_adapters_names_their_specs(
@@ -150,5 +150,6 @@ def test_the_list_of_adapters_names_their_specs(
     assert code == 0
     assert [(row["adapter"], row["spec"], row["model"]) for row in json.loads(out)] == [
         ("tiny-144", "atp@144", "tiny"),
+        ("tiny-144-trained", "atp:adapter=tiny-144-trained", "tiny"),
         ("tiny-88", "atp@88", "tiny"),
     ]

@@ -11,8 +11,7 @@ import pytest
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from training.test_recipe import home
-from training.test_train_command import Command, train
+from training.command import Command, home, train
 
 __all__ = ["home", "train"]
 Told = list[tuple[int, dict[str, float]]]

@@ -1,67 +1,18 @@
-"""`atp-eval train` as it is called: what is wrong is one line that names the value and the fix, with the exit code."""
+"""What `atp-eval train` refuses: one line that names the value and the fix, exit code 2, and nothing begun."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
-from safetensors.torch import load_file
 from test_cli import call
 
-from atp_eval.training.trainer import AtpTrainer
-from atp_eval.training.weights import WEIGHTS
-from training.test_recipe import home, settings
+from training.command import GONE, Command, home, train
 
-__all__ = ["home"]
-Capture = pytest.CaptureFixture[str]
+__all__ = ["home", "train"]
 CONFIGS = Path(__file__).parents[2] / "configs"
-GONE = object()  # a key to leave out
-
-
-class Command:
-    """`atp-eval train` in a folder of its own, from the settings of a training of four steps."""
-
-    def __init__(self, home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-        self.home, self.folder, self.monkeypatch, self.capsys = home, folder, monkeypatch, capsys
-        short = {"lm": "frozen", "max_steps": 4, "held_back": 2, "statistics": 2}
-        self.good = yaml.safe_load(settings(home, output=folder / "out", **short).to_yaml())
-        monkeypatch.chdir(folder)
-
-    def write(self, change: dict[str, Any] | str) -> Path:
-        """The settings with some changed (options.* inside `options`), or a text in their place."""
-        path = self.folder / "train.yaml"
-        if isinstance(change, str):
-            path.write_text(change)
-            return path
-        found = {**self.good, "options": dict(self.good["options"])}
-        for name, value in change.items():
-            place, _, key = name.rpartition(".")
-            (found[place] if place else found)[key] = value
-        path.write_text(yaml.safe_dump({k: v for k, v in found.items() if v is not GONE}))
-        return path
-
-    def __call__(self, change: dict[str, Any] | str | None = None, *options: str) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error."""
-        path = self.write({} if change is None else change)
-        return call(self.monkeypatch, self.capsys, "train", str(path), *options)
-
-    def refused(self, change: dict[str, Any] | str | None, message: str, *options: str) -> None:
-        """Nothing is begun, and one line says why."""
-        code, out, err = self(change, *options)
-        assert (code, out) == (2, ""), err
-        assert message in err
-        assert err.startswith("atp-eval: ") and err.count("\n") == 1
-
-
-@pytest.fixture
-def train(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Command:
-    return Command(home, tmp_path, monkeypatch, capsys)
-
 
 # ------------------------------------------------------------------ settings
 
@@ -192,118 +143,3 @@ def test_text_alone_leaves_nothing_to_prune(train: Command, home: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
 def test_more_held_back_than_there_is_is_refused(train: Command, options: tuple[str, ...]) -> None:
     train.refused({"held_back": 18}, "held_back 18 leaves nothing to train on: the data has 18 samples", *options)
-
-
-# ------------------------------------------------------------------ output and checkpoints
-
-
-def test_an_output_that_cannot_be_written_is_refused(train: Command, home: Path) -> None:
-    train.refused({"output": "/proc/none"}, "output '/proc/none' cannot be written: No such file or directory")
-    train.refused({"output": str(home / "data.json")}, "data.json' cannot be written: File exists; choose another")
-
-
-@pytest.fixture(scope="module")
-def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of an unbroken training."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        command = Command(home, folder, patch, None)  # type: ignore[arg-type]
-        from atp_eval.training import recipe
-        from atp_eval.training.config import load_train_config
-
-        recipe.train(load_train_config(command.write({})))
-    return folder / "out"
-
-
-def test_what_a_training_says(train: Command) -> None:
-    code, out, err = train()
-    assert code == 0
-    assert out.startswith("4 steps, ") and f"Adapter: {train.folder / 'out' / 'adapter'}\n" in out
-    assert [line.split(":")[0] for line in err.splitlines()] == [f"step {i}/4" for i in (1, 2, 3, 4)]
-
-
-def test_a_training_that_is_there_is_not_written_over(train: Command, finished: Path) -> None:
-    shutil.copytree(finished, train.folder / "out")
-    train.refused(None, "out holds checkpoint-4 already; add --resume, or choose another output")
-    changed = "was trained with another lr_heads, target"
-    train.refused({"target": 99, "lr_heads": 1.0}, changed, "--resume")
-
-
-@pytest.mark.parametrize(
-    ("file", "gone"),
-    [(name, gone) for name in (WEIGHTS, "optimizer.pt", "scheduler.pt") for gone in (False, True)]
-    + [("rng_state.pth", False)],  # another number of processes has other files
-)
-def test_a_damaged_checkpoint_is_named(train: Command, finished: Path, file: str, gone: bool) -> None:
-    torn = train.folder / "out" / "checkpoint-2" / file
-    shutil.copytree(finished, train.folder / "out", ignore=shutil.ignore_patterns("checkpoint-4"))
-    half = torn.read_bytes()[: torn.stat().st_size // 2]
-    torn.unlink() if gone else torn.write_bytes(half)
-    train.refused(None, "checkpoint-2' cannot be read (", "--resume")
-
-
-def test_without_the_damaged_checkpoint_the_one_before_goes_on(train: Command, finished: Path) -> None:
-    shutil.copytree(finished, train.folder / "out")
-    shutil.rmtree(train.folder / "out" / "checkpoint-4")
-    code, _, err = train(None, "--resume")
-    assert code == 0, err
-    same(finished, train.folder / "out")
-
-
-def same(one: Path, other: Path) -> None:
-    """Both trainings ended with the very same adapter."""
-    truth, found = (load_file(output / "adapter" / "modules.safetensors") for output in (one, other))
-    for name, value in truth.items():
-        assert torch.equal(found[name], value), name
-
-
-# ------------------------------------------------------------------ failures
-
-
-def test_a_loss_that_is_no_number_keeps_a_checkpoint_that_goes_on(train: Command, finished: Path) -> None:
-    """A fault of the machine, say: once it is gone, the training ends as if it had not been."""
-    forward, passes = AtpTrainer._forward, []
-
-    def faulty(self: Any, *args: Any, **kwargs: Any) -> Any:
-        passes.append(1)
-        found = forward(self, *args, **kwargs)
-        return found._replace(loss=found.loss * float("nan")) if len(passes) == 6 else found  # the last of step 3
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AtpTrainer, "_forward", faulty)
-        code, out, err = train()
-    assert (code, out) == (1, "")
-    line = err.splitlines()[-1]
-    assert line.startswith("atp-eval: the loss is not finite in step 3 (loss_lm nan, ")
-    assert f"The last good checkpoint is {train.folder / 'out' / 'checkpoint-2'}, --resume goes on from it. " in line
-    assert "lower the learning rates or max_grad_norm, in another output" in line
-    kept = load_file(train.folder / "out" / "checkpoint-2" / WEIGHTS)
-    assert all(value.isfinite().all() for value in kept.values())
-    assert not (train.folder / "out" / "adapter").exists()
-    assert train(None, "--resume")[0] == 0
-    same(finished, train.folder / "out")
-
-
-def test_a_gradient_that_is_no_number_stops_by_name(train: Command) -> None:
-    code, _, err = train({"lr_biases": 1e38, "lr_heads": 1e38, "lr_z": 1e38, "warmup": 0.5, "max_grad_norm": 1e38})
-    assert code == 1
-    assert err.splitlines()[-1].startswith("atp-eval: the ") and " is not finite in step " in err
-
-
-def test_an_interrupted_training_goes_on(train: Command, finished: Path) -> None:
-    forward, passes = AtpTrainer._forward, []
-
-    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        passes.append(1)
-        if len(passes) == 6:
-            raise KeyboardInterrupt
-        return forward(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AtpTrainer, "_forward", interrupted)
-        code, _, err = train()
-    assert code == 130
-    assert err.endswith("atp-eval: interrupted; the same command goes on where it stopped (train: with --resume)\n")
-    assert train(None, "--resume")[0] == 0
-    same(finished, train.folder / "out")
