@@ -84,10 +84,10 @@ class Table:
         scores = slice(2, 2 + len(self.benchmarks))
         kept = [*header[:2], *header[scores.stop :]], [[*row[:2], *row[scores.stop :]] for row in rows]
         each = ["score", *header[scores]], [[row[0], *row[scores]] for row in rows]
-        parts: list[Any] = [_rich(f"{self.ablation.title}: {self.model}", *kept), _rich("", *each)]
-        parts.append(Text(self._caption(), "dim"))
+        title = f"{self.ablation.title}: {self.model}"
+        parts: list[Any] = [Text(title, "bold"), _rich(*kept), _rich(*each), Text(self._caption(), "dim")]
         if printed := self._printed():
-            parts += ["", _rich(self._paper_title(), *printed)]
+            parts += ["", Text(self._paper_title(), "bold"), _rich(*printed)]
         return Group(*parts)
 
     def _caption(self) -> str:
@@ -101,7 +101,7 @@ class Table:
         return " ".join(" ".join(part.split()) for part in said if part)
 
     def _paper_title(self) -> str:
-        return f"{self.ablation.table} as printed, LLaVA-1.5-7B: another model, so compare the order of rows, no values"
+        return f"{self.ablation.table} as printed, LLaVA-1.5-7B: another model: compare the order of rows, not values"
 
     def _ours(self) -> tuple[list[str], list[list[str]]]:
         seeds = any(len(line.seeds) > 1 for line in self.lines)
@@ -205,7 +205,7 @@ def _interval(interval: Interval, sign: str = "") -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}"
+    return "–" if value is None else str(value)
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -215,10 +215,9 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _rich(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> RichTable:
+def _rich(header: Iterable[str], rows: Iterable[Iterable[str]]) -> RichTable:
     """A table for a terminal; names wrap where it is narrow, figures do not."""
-    table = RichTable(title=Text(title, "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
-    table.pad_edge, table.collapse_padding = False, True
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows:
