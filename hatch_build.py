@@ -1,4 +1,4 @@
-"""Build hook: a wheel carries `tasks/`, `reports/` and `configs/` as `atp_eval/_data/`; an editable install reads them in place."""
+"""Build hook: a wheel carries the data folders as `atp_eval/_data/`; an editable install reads them in place."""
 
 from __future__ import annotations
 

@@ -140,7 +140,9 @@ def test_the_list_of_methods_names_what_a_spec_can_set(
     code, out, _ = call(monkeypatch, capsys, "list", "methods", "--json")
     told = {row["method"]: row["parameters"] for row in json.loads(out)}
     assert code == 0
-    assert told["atp"] == "adapter, layers, control, scale" and told["fastv"] == "layer, keep" and told["upper_bound"] == ""
+    assert told["atp"] == "adapter, layers, control, scale"
+    assert told["fastv"] == "layer, keep"
+    assert told["upper_bound"] == ""
 
 
 def test_the_list_of_adapters_names_their_specs(
