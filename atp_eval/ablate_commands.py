@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.terminal import Json, console, print_json
+from atp_eval.terminal import Json, console, print_json, split_names
 
 ABLATE_EPILOG = """
 **Examples**
@@ -40,8 +40,7 @@ def ablate(
     from atp_eval.ablation import load_ablation, plan
 
     found = load_ablation(ablation)
-    names = [part.strip() for part in tasks.split(",") if part.strip()] if tasks else None
-    options: dict[str, Any] = {"tasks": names, "limit": limit, "device": device}
+    options: dict[str, Any] = {"tasks": split_names(tasks) if tasks else None, "limit": limit, "device": device}
     if dry_run:
         planned = plan(found, output, **options)
         if as_json:

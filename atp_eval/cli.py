@@ -16,7 +16,7 @@ import typer
 from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.errors import TaskFailure, UserError, unknown
-from atp_eval.terminal import Json, console, print_json
+from atp_eval.terminal import Json, console, print_json, split_names
 from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
 
 INTERRUPTED = 130  # exit code
@@ -67,11 +67,6 @@ def common(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
-
-
-def split_names(text: str) -> list[str]:
-    """`gqa,mmb` as a list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def split_methods(text: str) -> list[str]:

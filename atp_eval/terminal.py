@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs."""
+"""What commands share: names that are separated by commas, tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def console() -> Any:
     from rich.console import Console
 
     return Console()
+
+
+def split_names(text: str) -> list[str]:
+    """`gqa,mmb` as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
