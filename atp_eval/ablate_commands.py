@@ -36,6 +36,8 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Train and compare the rows of one of the paper's ablations, and print our table beside the paper's."""
+    from rich.markup import escape
+
     from atp_eval.ablation import ablate as run_ablation
     from atp_eval.ablation import load_ablation, plan
 
@@ -51,7 +53,8 @@ def ablate(
     name = Path(ablation).stem
     table = run_ablation(found, name, output, **options)
     if as_json:
-        print(table.to_json())
+        print_json(table.to_json())
     else:
         console().print(table.to_rich())
-        console().print(f"Table: [bold]{(output / name).resolve()}.md[/bold]", soft_wrap=True, highlight=False)
+        written = escape(str((output / f"{name}.md").resolve()))
+        console().print(f"Table: [bold]{written}[/bold]", soft_wrap=True, highlight=False)

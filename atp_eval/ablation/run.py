@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +24,7 @@ from atp_eval.methods import get_method
 from atp_eval.methods.atp.adapter import CONFIG
 from atp_eval.records import read_run
 from atp_eval.run import check_names, evaluate
-from atp_eval.scenes.instructions import write_instructions
+from atp_eval.scenes.instructions import FILE, write_instructions
 from atp_eval.training.config import TrainConfig, load_train_config
 from atp_eval.training.recipe import train
 from atp_eval.writer import write_atomically
@@ -77,16 +80,17 @@ def plan(ablation: Ablation, output: Path, **options: Any) -> Planned:
     shared = load_train_config(ablation.training)
     if other := {config.model for config in needed.values()} - {shared.model}:
         raise UserError(f"an ablation compares rows on one model; {other.pop()} is not {shared.model}")
-    given = {**ablation.run, **{key: value for key, value in options.items() if value is not None}}
-    run = make_config(
-        model=shared.model,
-        image=shared.image,
-        prompt=shared.prompt,
-        methods=list(dict.fromkeys([UPPER_BOUND, *(label for labels in rows.values() for label in labels)])),
-        output=output / (f"run-{given['limit']}" if "limit" in given else "run"),
-        keep_images=0,
-        **given,
-    )
+    given = {"keep_images": 0, **ablation.run, **{key: value for key, value in options.items() if value is not None}}
+    decided = {
+        "model": shared.model,
+        "image": shared.image,
+        "prompt": shared.prompt,
+        "methods": list(dict.fromkeys([UPPER_BOUND, *(label for labels in rows.values() for label in labels)])),
+        "output": output / (f"run-{given['limit']}" if "limit" in given else "run"),
+    }
+    if taken := sorted(decided.keys() & given.keys()):
+        raise UserError(f"run.{taken[0]}: the rows, their training and --output decide that; leave it out")
+    run = make_config(**decided, **given)
     check_names(run)
     return Planned(rows, needed, run)
 
@@ -100,27 +104,39 @@ def ablate(ablation: Ablation, name: str, output: Path, console: Console | None 
     """
     console = console or Console(file=sys.stderr)
     planned = plan(ablation, output, **options)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with FileLock(output / ".lock", timeout=0):
-            _train(planned.missing, console)
-            finished = evaluate(planned.run, console)
-    except Timeout:
-        raise UserError(f"{output} is in use by another process. Wait for it, or choose another --output") from None
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}. Choose another --output") from None
+    with alone_in(output):
+        _train(planned.missing, console)
+        finished = evaluate(planned.run, console)
     if finished.failures:
         raise TaskFailure("; ".join(finished.failures))
     table = make_table(ablation, planned.rows, read_run(finished.folder), planned.run.tasks)
     write_atomically(output / f"{name}.md", table.to_markdown())
-    write_atomically(output / f"{name}.json", table.to_json())
+    write_atomically(output / f"{name}.json", json.dumps(table.to_json(), indent=1) + "\n")
     return table
 
 
+@contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Holds the folder, made if it is not there. Raises UserError where another process has it or it cannot be written;
+    errors inside the block are not touched."""
+    lock = FileLock(output / ".lock", timeout=0)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{output} is in use by another process. Wait for it, or choose another --output") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror}. Choose another --output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _train(missing: dict[Path, TrainConfig], console: Console) -> None:
-    """Train one after the other; one that was interrupted goes on."""
+    """Train one after the other; one that was interrupted goes on. Scenes that are not drawn yet are."""
     for number, (path, config) in enumerate(missing.items(), 1):
-        if config.model == "tiny" and not config.data.exists():
+        if config.data.name == FILE and not config.data.exists():
             write_instructions(config.data.parent, workers=2)
         console.print(f"[bold]Training {number} of {len(missing)}[/bold]: {escape(str(path))}", highlight=False)
         train(config, resume=True, console=console)

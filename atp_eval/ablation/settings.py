@@ -112,7 +112,12 @@ def trainings(ablation: Ablation, adapters: Path) -> dict[str, tuple[TrainConfig
 def _settings(shared: TrainConfig, row: Row, seed: int, adapters: Path) -> TrainConfig:
     """The shared settings with what a row and a seed change."""
     changes = dict(row.training or {})
-    options = {**shared.options.model_dump(), **changes.pop("options", {})}
+    options = changes.pop("options", {})
+    if not isinstance(options, dict):
+        raise UserError(f"row {row.name!r}: options = {options!r} must hold `key: value`, such as `scores: cross`")
+    if "seed" in changes:
+        raise UserError(f"row {row.name!r}: seed = {changes['seed']!r} belongs to the whole file: seeds: [{seed}, ...]")
+    options = {**shared.options.model_dump(), **options}
     given = {**shared.model_dump(), "budget": None, "seed": seed, **changes, "options": options}
     try:
         found = TrainConfig.model_validate(given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,19 +56,16 @@ class Table:
     full: Line
     lines: tuple[Line, ...]
 
-    def to_json(self) -> str:
-        """All figures, JSON."""
-        return json.dumps(
-            {
-                "title": self.ablation.title,
-                "paper_table": self.ablation.table,
-                "model": self.model,
-                "questions": self.questions,
-                "reference": self.ablation.reference,
-                "rows": plain((self.full, *self.lines)),
-            },
-            indent=1,
-        )
+    def to_json(self) -> dict[str, Any]:
+        """All figures, JSON-ready."""
+        return {
+            "title": self.ablation.title,
+            "paper_table": self.ablation.table,
+            "model": self.model,
+            "questions": self.questions,
+            "reference": self.ablation.reference,
+            "rows": plain((self.full, *self.lines)),
+        }
 
     def to_markdown(self) -> str:
         """Ours, then the paper's, for a document."""

@@ -103,3 +103,13 @@ def test_an_unknown_benchmark_is_refused_before_any_training(home: Path, capsys:
     assert ablate(home, "--tasks", "gqq", "-o", str(home / "other")) == 2
     assert "gqq" in capsys.readouterr().err
     assert not (home / "other").exists()
+
+
+def test_an_error_of_a_training_keeps_its_own_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: object, **kwargs: object) -> None:
+        raise FileNotFoundError(2, "No such file", "weights")
+
+    monkeypatch.setattr(ablation_run, "train", missing)
+    with pytest.raises(FileNotFoundError, match="weights"):
+        ablate(home, "-o", str(home / "fresh"))
+    assert ablate(home, "-o", "/proc/nowhere") == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atp_eval.ablation import ablations, load_ablation
+from atp_eval.ablation import ablations, load_ablation, plan
 from atp_eval.ablation.settings import specs, trainings
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
@@ -93,11 +93,26 @@ def test_a_wrong_file_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_with_an_impossible_setting_is_named(tmp_path: Path) -> None:
-    rows = [{"name": "both", "training": {"lambda_atp": -1}}]
-    ablation = load_ablation(write(tmp_path, rows=rows))
-    with pytest.raises(UserError, match="row 'both': lambda_atp = -1"):
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"lambda_atp": -1}, "row 'both': lambda_atp = -1"),
+        ({"options": "cross"}, "row 'both': options = 'cross' must hold `key: value`"),
+        ({"seed": 3}, "row 'both': seed = 3 belongs to the whole file"),
+    ],
+)
+def test_a_row_with_an_impossible_setting_is_named(tmp_path: Path, training: dict[str, object], said: str) -> None:
+    ablation = load_ablation(write(tmp_path, rows=[{"name": "both", "training": training}]))
+    with pytest.raises(UserError, match=said):
         trainings(ablation, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"), [({"methods": ["grid@144"]}, "run.methods: the rows"), ({"lmit": 3}, "unknown key 'lmit'")]
+)
+def test_run_settings_that_the_rows_decide_are_refused(tmp_path: Path, run: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(load_ablation(write(tmp_path, run=run)), tmp_path)
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:

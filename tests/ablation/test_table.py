@@ -85,7 +85,7 @@ def test_the_paper_stands_apart_and_is_labelled_as_another_model(table: Table) -
 
 
 def test_json_holds_every_figure(table: Table) -> None:
-    data = json.loads(table.to_json())
+    data = json.loads(json.dumps(table.to_json()))
     assert [row["name"] for row in data["rows"]] == ["upper_bound", "both", "fastv"]
     assert data["rows"][2]["difference"]["low"] == pytest.approx(table.lines[1].difference.low)  # type: ignore[union-attr]
     assert data["rows"][1]["printed"]["values"]["gqa"] == 59.5
