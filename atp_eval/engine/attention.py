@@ -1,4 +1,4 @@
-"""The two places where the engine meets transformers' attention: reading queries and keys, and making masks.
+"""The places where the engine meets transformers' attention: reading queries and keys, making them, and making masks.
 
 Nothing of the model's configuration is touched: masks come from the registered mask function of the implementation in
 use, and a layer whose attention is to be read gets a copy of its configuration for one call.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,7 +19,16 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atp_eval.engine.layout import Layout
-from atp_eval.engine.point import Attention
+
+
+class Attention(NamedTuple):
+    """Post-RoPE query [rows, H, L, d] (or its last rows) and key [rows, G, L, d] of one layer, and the scaling of their
+    product."""
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+
 
 _NAME = "atp_eval_read"
 _readers: WeakKeyDictionary[nn.Module, tuple[PreTrainedConfig, Callable[[Attention], None]]] = WeakKeyDictionary()
@@ -49,6 +58,24 @@ def _read(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor |
 
 
 AttentionInterface.register(_NAME, _read)
+
+
+def coming_attention(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...]) -> Attention:
+    """The last row's query and all keys of a decoder layer that is about to be entered with `hidden` [rows, L, D].
+
+    The layer's own norm, projections and rotary embedding, on its own input; the layer makes them again when it runs.
+    """
+    attention = layer.self_attn
+    apply_rotary = importlib.import_module(type(attention).__module__).apply_rotary_pos_emb
+    normed = layer.input_layernorm(hidden)
+
+    def heads(projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+    key, _ = apply_rotary(*[heads(attention.k_proj(normed))] * 2, *rotary)
+    last = [table[:, -1:] for table in rotary]
+    query, _ = apply_rotary(*[heads(attention.q_proj(normed[:, -1:]))] * 2, *last)
+    return Attention(query, key, attention.scaling)
 
 
 def layer_mask(config: PreTrainedConfig, layout: Layout, queries: int, past: int, like: Tensor) -> Any:

@@ -36,6 +36,16 @@ class Layout:
         """[B, L] bool."""
         return self.cell < self.cells
 
+    @property
+    def order(self) -> Tensor:
+        """[B, V] long: place of each cell's token among the visual tokens of its row; V where the token is gone."""
+        return self.to_cells((self.visual.cumsum(1) - 1).masked_fill(~self.visual, self.cells), self.cells)
+
+    @property
+    def places(self) -> Tensor:
+        """[B, L] long: tokens numbered 0, 1, 2, ... without gaps; 0 for padding."""
+        return (self.valid.cumsum(1) - 1).clamp(min=0)
+
     def to_cells(self, x: Tensor, fill: float) -> Tensor:
         """Values per slot [B, L, ...] as values per grid cell [B, V, ...]; `fill` where the cell's token is gone."""
         out = x.new_full((x.shape[0], self.cells + 1, *x.shape[2:]), fill)
@@ -47,17 +57,27 @@ class Layout:
         x = torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), fill)], dim=1)
         return gather(x, self.cell)
 
-    def drop(self, stay: Tensor, lengths: Sequence[int]) -> tuple[Layout, Tensor]:
+    def drop(self, stay: Tensor, lengths: Sequence[int], order: Tensor | None = None) -> tuple[Layout, Tensor]:
         """Keep text, and the visual tokens of the cells in `stay` [B, V]; `lengths` says how many that leaves in a row.
+
+        order: [B, V], 0 <= order < V: the visual tokens are put in rising order of it; None leaves them as they are.
 
         Returns the new layout and [B, L'] indexes of the slots it takes over, in order: L' is the longest row, shorter
         rows are padded on the left with slots that are to be ignored.
         """
         keep = self.valid & self.to_slots(stay, True)
-        index = keep.int().argsort(dim=1, stable=True)[:, -max(lengths) :]
+        index = self._ranked(keep, order).argsort(dim=1, stable=True)[:, -max(lengths) :]
         valid = keep.gather(1, index)
         cell = self.cell.gather(1, index).masked_fill(~valid, self.cells)
         return Layout(valid, cell, lengths, self.cells), index
+
+    def _ranked(self, keep: Tensor, order: Tensor | None) -> Tensor:
+        """[B, L]: rises from what goes, through what stands before the image and the image, to what stands after it."""
+        if order is None:
+            return keep.int()
+        visual = self.visual
+        behind = (visual.cumsum(1) > 0).long() * (self.cells + 1)
+        return torch.where(visual, self.to_slots(order.long(), 0) + 1, behind).masked_fill(~keep, -1)
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:

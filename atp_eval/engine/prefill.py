@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from atp_eval.engine.attention import Attention
+from atp_eval.engine.given import Given, cells_of, names_of
 from atp_eval.engine.layout import Layout, Prompts, gather
-from atp_eval.engine.point import Attention, PrunePoint
-from atp_eval.methods import Geometry, Method
+from atp_eval.engine.point import PrunePoint
+from atp_eval.engine.vision import VisionStates
+from atp_eval.methods import Decision, Embeddings, Geometry, Method, Vision
 from atp_eval.trace import KeepTrace, Stage
 
 
@@ -30,17 +33,26 @@ class Prefill:
     """
 
     def __init__(
-        self, geometry: Geometry, prompts: Prompts, beams: int, input_ids: Tensor, names: list[str] | None
+        self,
+        geometry: Geometry,
+        prompts: Prompts,
+        beams: int,
+        input_ids: Tensor,
+        given: Given,
+        tower: Callable[[VisionStates], Vision],
+        final_norm: Callable[[Tensor], Tensor],
     ) -> None:
-        """names: of the samples; None to make them from the prompts."""
+        """tower: makes of states what a method is shown of the vision tower; final_norm: the LLM's."""
         self.geometry = geometry
+        self.given = given
         self.start = prompts.layout
         self.layouts: list[Layout] = []
         self.stages: list[DeviceStage] = []
         self.rotary: tuple[Tensor, ...] | None = None
         self.has_image = prompts.has_image[::beams]
-        self._names = names
+        self._prompts = prompts
         self._input_ids = input_ids
+        self._tower, self._final_norm = tower, final_norm
         self._beams = beams
         self._visual = [geometry.cells] * sum(self.has_image)
         firsts = [sample * beams for sample, has in enumerate(self.has_image) if has]
@@ -59,31 +71,54 @@ class Prefill:
         """The layout after the last prune point so far."""
         return self.layouts[-1] if self.layouts else self.start
 
-    def prune(self, method: Method, layer: int, hidden: Tensor, attention: Attention | None) -> Tensor:
+    def prune(
+        self,
+        method: Method,
+        layer: int,
+        hidden: Tensor,
+        attention: Attention | None,
+        coming: Callable[[Tensor, tuple[Tensor, ...]], Attention],
+    ) -> Tensor:
         """Ask the method what enters `layer` and return those hidden states: [rows, L, D] -> [rows, L', D].
 
-        Waits for the device only where the method does not say how many tokens stay.
+        attention: of the layer before; coming: makes that of `layer` from hidden states and rotary tables. Waits for
+        the device only where the method does not say how many tokens stay.
         """
-        layout = self.layout
-        mine = Layout(self._pick(layout.valid), self._pick(layout.cell), layout.lengths, layout.cells)
+        layout, rotary = self.layout, self.rotary
+        assert rotary is not None, "set when the first pruned layer is entered"
         if attention is not None:
             attention = Attention(self._pick(attention.query), self._pick(attention.key), attention.scaling)
         point = PrunePoint(
-            layer, self.geometry.grid, mine, self._text, lambda: self._pick(hidden), attention, self._sample_ids
+            layer=layer,
+            grid=self.geometry.grid,
+            layout=Layout(self._pick(layout.valid), self._pick(layout.cell), layout.lengths, layout.cells),
+            is_text=self._text,
+            attention=attention,
+            coming=lambda: coming(self._pick(hidden), tuple(self._pick(t) for t in rotary)),
+            hidden_states=lambda: self._pick(hidden),
+            names=self._sample_ids,
+            inputs=self._embeddings,
+            tower=self._vision,
+            final_norm=self._final_norm,
+            truth=lambda: cells_of(self.given.asked, self.has_image, layout.cells).to(hidden.device),
         )
         decision = method.decide(point)
-        before = self.stages[-1].merged if self.stages else torch.zeros_like(decision.keep)
-        stay, merged = decision.keep & point.kept, before & decision.keep
-        if decision.carry is not None and decision.values is not None:
-            stay, merged = stay | decision.carry, merged | decision.carry
-            hidden = self._replace(hidden, decision.carry, decision.values)
-        self.stages.append(DeviceStage(layer, stay & ~merged, merged))
-        lengths = self._lengths(stay, decision.count)
-        layout, index = layout.drop(self._spread(stay), lengths)
+        stay = self._note(layer, point.kept, decision)
+        hidden = self._put(hidden, decision)
+        order = None if decision.order is None else self._spread(decision.order)
+        layout, index = layout.drop(self._spread(stay), self._lengths(stay, decision.count), order)
         self.layouts.append(layout)
-        assert self.rotary is not None, "set when the first pruned layer is entered"
-        self.rotary = tuple(gather(t, index) for t in self.rotary)
+        self.rotary = tuple(gather(t, index) for t in rotary)
         return gather(hidden, index)
+
+    def _note(self, layer: int, kept: Tensor, decision: Decision) -> Tensor:
+        """Remember for the traces what stays, and return it: [samples, V]."""
+        before = self.stages[-1].merged if self.stages else torch.zeros_like(decision.keep)
+        stay, merged = decision.keep & kept, before & decision.keep
+        if decision.carry is not None:
+            stay, merged = stay | decision.carry, merged | decision.carry
+        self.stages.append(DeviceStage(layer, stay & ~merged, merged))
+        return stay
 
     def traces(self) -> list[KeepTrace]:
         """One per sample, in the order of the batch. Waits for the device."""
@@ -106,10 +141,14 @@ class Prefill:
         """Samples with an image -> rows of the batch; rows without an image have no cells and may hold anything."""
         return x if self._whole else x[self._place]
 
-    def _replace(self, hidden: Tensor, carry: Tensor, values: Tensor) -> Tensor:
-        """Put merged tokens into the slots of the cells that carry them."""
-        slots = self.layout.to_slots(self._spread(carry), False)
-        return torch.where(slots[..., None], self.layout.to_slots(self._spread(values), 0).to(hidden.dtype), hidden)
+    def _put(self, hidden: Tensor, decision: Decision) -> Tensor:
+        """Put the decision's values into the slots of the cells that they are for."""
+        cells = [cells for cells in (decision.carry, decision.rewrite) if cells is not None]
+        if not cells or decision.values is None:
+            return hidden
+        places = cells[0] if len(cells) == 1 else cells[0] | cells[1]
+        slots = self.layout.to_slots(self._spread(places), False)
+        return torch.where(slots[..., None], self.layout.to_slots(self._spread(decision.values.to(hidden)), 0), hidden)
 
     def _lengths(self, stay: Tensor, count: int | None) -> list[int]:
         """Tokens of each row once only `stay` [samples, V] stays."""
@@ -121,10 +160,17 @@ class Prefill:
 
     def _sample_ids(self) -> list[str]:
         """Names of the samples with an image; without given ones, a hash of each prompt's token ids."""
-        if self._names is not None:
-            return [name for name, has in zip(self._names, self.has_image, strict=True) if has]
-        ids, valid = self._pick(self._input_ids).cpu(), self._pick(self.start.valid).cpu()
-        return [
-            hashlib.sha256(row[keep].numpy().astype("<i8").tobytes()).hexdigest()[:16]
-            for row, keep in zip(ids, valid, strict=True)
-        ]
+        names = self.given.names
+        if names is None:
+            names = names_of(self._prompts, self._input_ids)[:: self._beams]
+        return [name for name, has in zip(names, self.has_image, strict=True) if has]
+
+    def _embeddings(self) -> Embeddings:
+        assert self.given.embeddings is not None, "the method's `needs` must name embeddings"
+        start, rows = self.start, self._pick(self.given.embeddings)
+        layout = Layout(self._pick(start.valid), self._pick(start.cell), start.lengths, start.cells)
+        return Embeddings(layout.to_cells(rows, 0), rows[:, -self._text.shape[1] :], self._text)
+
+    def _vision(self) -> Vision:
+        assert self.given.vision is not None, "the method's `needs` must name vision"
+        return self._tower(self.given.vision)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.cache_utils import Cache
 
-from atp_eval.engine.attention import forget, layer_mask, read_once
+from atp_eval.engine.attention import Attention, coming_attention, forget, layer_mask, read_once
 from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry
+from atp_eval.engine.given import Given
 from atp_eval.engine.layout import read_prompts
-from atp_eval.engine.point import Attention
 from atp_eval.engine.prefill import Prefill
 from atp_eval.engine.rope2d import coordinates, rotary_2d
+from atp_eval.engine.vision import TowerView, VisionStates, recorded
 from atp_eval.errors import UserError
 from atp_eval.methods import Method, get_method
 from atp_eval.trace import KeepTrace
@@ -33,16 +34,25 @@ _pruned_models: WeakSet[nn.Module] = WeakSet()
 
 @contextmanager
 def prune(
-    model: LlavaForConditionalGeneration, method: str | Method, *, sample_ids: Sequence[str | int] | None = None
+    model: LlavaForConditionalGeneration,
+    method: str | Method,
+    *,
+    sample_ids: Sequence[str | int] | None = None,
+    asked: Sequence[Sequence[int] | None] | None = None,
+    vision: VisionStates | None = None,
 ) -> Iterator[Pruned]:
     """Prune visual tokens in every prompt that `model` reads inside the block, by `method` ("fastv@144" or a Method).
 
     Works for calls of the model and for `generate` (greedy, sampling, beams; left-padded batches; prompts with and
-    without an image mixed). Pruning happens once, when the prompt is read; tokens keep their original positions.
+    without an image mixed). Pruning happens once, when the prompt is read; how the tokens that stay are numbered is the
+    method's (`Method.positions`).
 
     sample_ids: names of the batch's samples; methods with randomness draw by them, so that a sample's tokens do not
         depend on its batch. Default: a hash of the prompt's token ids, so the same question draws the same cells on
-        every image. Set `pruned.sample_ids` for each batch where the block holds several.
+        every image.
+    asked: for methods that read ground truth, the grid cells of what each sample's question is about.
+    vision: for methods that look at the vision tower, where the model is not given pixels (`Bundle.generate`).
+    Set `pruned.sample_ids` and the others for each batch where the block holds several.
 
     Raises UserError for a method that does not fit the model, a model that is being pruned already, several images in a
     prompt, padding on the right, `use_cache=False` in `generate`, or a cache of fixed size.
@@ -50,7 +60,7 @@ def prune(
     if model in _pruned_models:
         raise UserError("this model is being pruned already; leave that block first, one method at a time")
     method = get_method(method) if isinstance(method, str) else method
-    pruned = Pruned(model, method, sample_ids)
+    pruned = Pruned(model, method, sample_ids, asked, vision)
     with ExitStack() as stack:
         _pruned_models.add(model)
         stack.callback(_pruned_models.discard, model)
@@ -62,13 +72,18 @@ class Pruned:
     """A model under pruning. `method` is the solved method; `traces` are of the last prompt batch that was read."""
 
     def __init__(
-        self, model: LlavaForConditionalGeneration, method: Method, sample_ids: Sequence[str | int] | None
+        self,
+        model: LlavaForConditionalGeneration,
+        method: Method,
+        sample_ids: Sequence[str | int] | None = None,
+        asked: Sequence[Sequence[int] | None] | None = None,
+        vision: VisionStates | None = None,
     ) -> None:
         self.model: Any = model
         self.geometry = model_geometry(model.config)
         self.method = method.solve(self.geometry)
         self.method.verify(partial(fingerprint, model))
-        self.sample_ids = sample_ids
+        self.sample_ids, self.asked, self.vision = sample_ids, asked, vision
         self._text_model: Any = model.model.language_model
         self._beams = 1
         self._generating = False
@@ -77,6 +92,8 @@ class Pruned:
         self._reading = False
         self._attention: Attention | None = None
         self._masks: dict[int, Any] = {}
+        self._rotaries: dict[int, tuple[Tensor, ...]] = {}
+        self._pictures: list[VisionStates] = []
         self._moved: Tensor | None = None
 
     @property
@@ -105,6 +122,8 @@ class Pruned:
             stack.enter_context(swapped(self.model, self.method.language_model))
         if self.method.positions == "2d":
             stack.callback(self._text_model.rotary_emb.register_forward_hook(self._rotate, with_kwargs=True).remove)
+        if "vision" in self.method.needs:
+            self._pictures = stack.enter_context(recorded(self.model))
         hook(self.model.model, self._enter_model)
         hook(self._text_model, self._enter_text_model)
         for index, layer in enumerate(layers):
@@ -126,7 +145,7 @@ class Pruned:
     def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the vision-language model: a new batch of prompts, or more tokens of the last one."""
         cache = kwargs.get("past_key_values")
-        self._masks = {}
+        self._masks, self._rotaries = {}, {}
         self._reading = cache is None or cache.get_seq_length() == 0
         if self._reading:
             self._start(args[0] if args else kwargs.get("input_ids"), kwargs.get("attention_mask"), cache)
@@ -153,10 +172,12 @@ class Pruned:
         if cache is not None and cache.is_compileable:
             raise UserError("pruned layers need caches of different lengths: use the default cache, not a static one")
         names = None if self.sample_ids is None else [str(name) for name in self.sample_ids]
-        if names is not None and len(names) * beams != len(input_ids):
-            raise UserError(f"{len(names)} sample_ids for a batch of {len(input_ids) // beams} samples")
+        given = Given(names, self.asked, self.vision)
+        given.check(len(input_ids) // beams)
         prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
-        self._prefill = Prefill(self.geometry, prompts, beams, input_ids, names)
+        self._pictures.clear()
+        tower = partial(TowerView, self.model)
+        self._prefill = Prefill(self.geometry, prompts, beams, input_ids, given, tower, self._text_model.norm)
 
     def _continue(self, args: tuple[Any, ...], kwargs: dict[str, Any], cache: Cache) -> Any:
         """Feed what is new only: `generate` counts the prompt by layer 0, which is short if it was pruned."""
@@ -185,11 +206,30 @@ class Pruned:
 
     def _enter_text_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Positions of later tokens go on from the unpruned prompt; transformers would count the cache of layer 0."""
+        if self._reading:
+            self._look(kwargs["inputs_embeds"])
         if self._reading or self._prefill is None or kwargs.get("position_ids") is not None:
             return None
         embeds, fed = kwargs["inputs_embeds"], self._fed(kwargs["past_key_values"])
         kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
         return args, kwargs
+
+    def _look(self, embeddings: Tensor) -> None:
+        """Hand the method what it needs of what was made so far: the LLM's input, and the states of the pictures."""
+        if not self._has_images():
+            return
+        assert self._prefill is not None
+        given, needs = self._prefill.given, self.method.needs
+        if "embeddings" in needs:
+            given.embeddings = embeddings
+        if "vision" not in needs or given.vision is not None:
+            return
+        if not self._pictures:
+            raise UserError(
+                f"{self.method.label} looks at the vision tower: give pixel_values, or states of the pictures as vision="
+            )
+        found, beams = self._pictures[0], len(embeddings) // len(self._prefill.has_image)
+        given.vision = found.rows(slice(None, None, beams))
 
     def _rotate(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """After the rotary embedding: the image by rows and columns; later tokens move as the prompt's last one did.
@@ -229,16 +269,32 @@ class Pruned:
             if prefill.rotary is None:
                 prefill.rotary = tuple(t.expand(len(hidden), -1, -1) for t in kwargs["position_embeddings"])
             if index in self.method.prune_layers:
-                hidden = prefill.prune(self.method, index, hidden, self._attention)
+                coming = partial(coming_attention, module)
+                hidden = prefill.prune(self.method, index, hidden, self._attention, coming)
                 self._attention = None
+                if self.method.positions == "contiguous":
+                    prefill.rotary = self._text_model.rotary_emb(hidden, position_ids=prefill.layout.places)
             kwargs["position_embeddings"] = prefill.rotary
         elif cache is not self._cache or len(hidden) != len(prefill.start.lengths):
             raise UserError(
                 "this cache is not of the last prompt batch; go on with a batch before reading the next one"
             )
+        elif self.method.positions == "contiguous":
+            kwargs["position_embeddings"] = self._rotary(index, hidden, cache)
         kwargs["position_ids"] = None  # FlashAttention reads the gaps of pruned positions as packed sequences
         kwargs["attention_mask"] = self._mask(index, hidden, cache)
         return (hidden, *rest), kwargs
+
+    def _rotary(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, ...]:
+        """Rotary tables of later tokens, which go on from what is in the layer's cache; the same in all of a stage."""
+        assert self._prefill is not None
+        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        if stage not in self._rotaries:
+            layout = self._prefill.layouts[stage]
+            new = cache.get_seq_length(index) - layout.valid.shape[1]
+            places = layout.places[:, -1:] + 1 + torch.arange(new, new + hidden.shape[1], device=hidden.device)
+            self._rotaries[stage] = self._text_model.rotary_emb(hidden, position_ids=places)
+        return self._rotaries[stage]
 
     def _mask(self, index: int, hidden: Tensor, cache: Cache | None) -> Any:
         """One mask for all layers of a stage."""

@@ -5,10 +5,23 @@ from __future__ import annotations
 import importlib
 
 from atp_eval.errors import UserError, unknown
-from atp_eval.methods.base import Decision, Geometry, Method, Point, keep_top
+from atp_eval.methods.base import Geometry, Method
+from atp_eval.methods.decision import Decision, keep_top
+from atp_eval.methods.point import Embeddings, Point, Vision
 from atp_eval.methods.spec import parse_spec, split_name
 
-__all__ = ["Decision", "Geometry", "Method", "Point", "get_method", "keep_top", "method_class", "method_names"]
+__all__ = [
+    "Decision",
+    "Embeddings",
+    "Geometry",
+    "Method",
+    "Point",
+    "Vision",
+    "get_method",
+    "keep_top",
+    "method_class",
+    "method_names",
+]
 
 _HOMES = {
     "upper_bound": "upper_bound:UpperBound",

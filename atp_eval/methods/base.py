@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from atp_eval.errors import UserError
 from atp_eval.methods.spec import format_spec
@@ -14,82 +14,29 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+    from atp_eval.methods.decision import Decision
+    from atp_eval.methods.point import Point
+
+
+Positions = Literal["1d", "contiguous", "2d"]
+Need = Literal["vision", "embeddings", "asked"]
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a budget is solved against: decoder layers of the LLM and (rows, cols) of the visual grid."""
+    """What a budget is solved against: decoder layers of the LLM and (rows, cols) of the visual grid.
+
+    has_cls: whether the vision tower has a CLS token (CLIP has one, SigLIP has none).
+    """
 
     num_layers: int
     grid: tuple[int, int]
+    has_cls: bool = field(default=True, kw_only=True)
 
     @property
     def cells(self) -> int:
         """Visual tokens of one image before pruning."""
         return self.grid[0] * self.grid[1]
-
-
-class Point(Protocol):
-    """What a method may look at before layer `layer`; B samples that have an image, V = rows * cols grid cells.
-
-    Scores come from the attention of layer - 1, in fp32 (fp64 for an fp64 model), one value per cell and -inf where the
-    token is gone. They are exact and made without an attention map. Asking for one before layer 0 raises UserError.
-    """
-
-    @property
-    def layer(self) -> int: ...
-
-    @property
-    def grid(self) -> tuple[int, int]: ...
-
-    @property
-    def kept(self) -> Tensor:
-        """[B, V] bool: cells whose token is still there."""
-
-    @property
-    def hidden(self) -> Tensor:
-        """[B, V, D]: hidden states of the visual tokens that would enter the layer, zeros where the token is gone."""
-
-    @property
-    def sample_ids(self) -> Sequence[str]:
-        """One stable name per sample, to seed randomness from."""
-
-    def self_score(self, causal: bool = False) -> Tensor:
-        """[B, V]: mean pre-softmax logit that a token receives from the visual tokens (ATP-LLaVA, Eq. 3).
-
-        causal: from itself and later ones only, those that may see it.
-        """
-
-    def cross_score(self) -> Tensor:
-        """[B, V]: mean attention probability that it receives from the text rows after the image (ATP-LLaVA, Eq. 4)."""
-
-    def last_row(self) -> Tensor:
-        """[B, V]: attention probability that it receives from the last prompt token (FastV)."""
-
-    def rows(self, weights: Tensor) -> Tensor:
-        """[B, V]: the mean attention probability from the last R rows of the prompt, weighted by `weights` [B, R]."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which visual tokens enter the layer.
-
-    keep: [B, V] bool, cells whose token stays as it is; cells that are gone already may be True and stay gone.
-    count: tokens that stay in each sample, merged ones included, where that is the same for all and known beforehand;
-        it saves the wait for the device. Leave None where it depends on the data.
-    carry: [B, V] bool, disjoint from keep: cells, still there so far, whose token gives its place to a merged one.
-    values: [B, V, D], the merged tokens, read where `carry` is True.
-    """
-
-    keep: Tensor
-    count: int | None = None
-    carry: Tensor | None = None
-    values: Tensor | None = None
-
-
-def keep_top(scores: Tensor, count: int) -> Decision:
-    """Keep the `count` highest scores [B, V] of every sample; of equal ones the earlier cell, so that runs agree."""
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return Decision(scores.new_zeros(scores.shape).scatter(1, best, 1).bool(), count=count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +47,11 @@ class Method(ABC):
         It is not solved until `solve` is called with a model's geometry.
     asked: on a solved method, the spec that it was solved from. Fields with repr=False are no parameters of the spec
         string.
+    needs: what the engine has to provide beyond scores: "vision" for `point.vision`, and so on.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
     average: int | None = None
     asked: str | None = field(default=None, compare=False, repr=False)
 
@@ -127,8 +76,12 @@ class Method(ABC):
         """Raise UserError where the method was trained for a model with other weights; most fit any model."""
 
     @property
-    def positions(self) -> Literal["1d", "2d"]:
-        """How the prompt's tokens are numbered: one after the other, or the image by rows and columns (2-D RoPE)."""
+    def positions(self) -> Positions:
+        """How tokens are numbered for RoPE after pruning.
+
+        1d: as in the unpruned prompt, with gaps; later tokens go on from its end. contiguous: in each layer anew,
+        without gaps; later tokens go on from what is in the layer's cache. 2d: the image by rows and columns.
+        """
         return "1d"
 
     @property
@@ -149,6 +102,10 @@ class Method(ABC):
     def __str__(self) -> str:
         """The canonical spec string; on a solved method with every parameter: `fastv:layer=2,keep=115`."""
         return format_spec(self)
+
+    def counts(self) -> tuple[int, ...] | None:
+        """Visual tokens, merged ones included, from each prune layer on; None where they depend on the data."""
+        return None
 
     def _solved(self, **parameters: Any) -> Self:
         """A copy without a budget, with these parameters, that remembers what was asked for."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from atp_eval.methods.base import Decision, Point, keep_top
+from atp_eval.methods.decision import Decision, keep_top
+from atp_eval.methods.point import Point
 from atp_eval.methods.single import SinglePoint
 
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from atp_eval.methods.base import Decision, Point
+from atp_eval.methods.decision import Decision
+from atp_eval.methods.point import Point
 from atp_eval.methods.single import SinglePoint
 
 

@@ -9,9 +9,11 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Decision, Geometry, Method, Point
+from atp_eval.methods.base import Geometry, Method
 from atp_eval.methods.budget import check_average
+from atp_eval.methods.decision import Decision
 from atp_eval.methods.grid import spread
+from atp_eval.methods.point import Point
 
 MAX_STRETCH = 2  # a pooled cell may be at most this much longer one way than the other
 

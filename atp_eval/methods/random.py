@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Decision, Point, keep_top
+from atp_eval.methods.decision import Decision, keep_top
+from atp_eval.methods.point import Point
 from atp_eval.methods.single import SinglePoint
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from atp_eval.errors import UserError
 from atp_eval.methods.atp.scores import ScoreNorm, normalise, redundant_score
-from atp_eval.methods.base import Decision, Geometry, Method, Point, keep_top
+from atp_eval.methods.base import Geometry, Method
 from atp_eval.methods.budget import average_input, check_average, check_keep, check_layer, scale_layer
+from atp_eval.methods.decision import Decision, keep_top
 from atp_eval.methods.grid import uniform_scores
+from atp_eval.methods.point import Point
 from atp_eval.methods.random import random_scores
 
 BLIND = ("random", "grid")  # scores that need no attention, so that layer 0 is open to them

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Decision, Geometry, Method, Point
+from atp_eval.methods.base import Geometry, Method
+from atp_eval.methods.decision import Decision
+from atp_eval.methods.point import Point
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from engine import proofs
 MUTANTS = {
     "positions are renumbered": (
         "prefill.py",
-        "tuple(gather(t, index) for t in self.rotary)",
-        "tuple(t[:, : index.shape[1]] for t in self.rotary)",
+        "tuple(gather(t, index) for t in rotary)",
+        "tuple(t[:, : index.shape[1]] for t in rotary)",
     ),
     "decoding forgets the padding of pruned rows": (
         "attention.py",
@@ -44,12 +44,12 @@ MUTANTS = {
     "dropped tokens are counted as padding that is visual": ("layout.py", ".masked_fill(~valid, self.cells)\n", "\n"),
     "kept tokens change their order": (
         "layout.py",
-        "keep.int().argsort(dim=1, stable=True)",
-        "keep.int().flip(1).argsort(dim=1, stable=True).flip(1)",
+        "return keep.int()",
+        "return keep.int() * torch.arange(keep.shape[1], 0, -1)",
     ),
     "merged tokens are not put in": (
         "prefill.py",
-        "hidden = self._replace(hidden, decision.carry, decision.values)",
+        "hidden = self._put(hidden, decision)",
         "pass",
     ),
     "beams are taken for samples": (

@@ -12,7 +12,7 @@ from engine.small import answer, make_batch, small_llava
 
 from atp_eval.engine import model_geometry, prune
 from atp_eval.methods import Geometry, get_method, method_names
-from atp_eval.methods.base import Decision
+from atp_eval.methods.decision import Decision
 from methods.adapters import write_adapters
 from methods.matrix import MATRIX, Row
 

@@ -19,7 +19,9 @@ from atp_eval.methods.atp.adapter import Adapter, load_adapter, read_config, shi
 from atp_eval.methods.atp.rules import hard_mask, margin
 from atp_eval.methods.atp.scores import normalise, redundant_score, spatial_score
 from atp_eval.methods.atp.thresholds import ThresholdModule
-from atp_eval.methods.base import Decision, Geometry, Method, Point
+from atp_eval.methods.base import Geometry, Method
+from atp_eval.methods.decision import Decision
+from atp_eval.methods.point import Point
 from atp_eval.methods.random import random_scores
 
 if TYPE_CHECKING:
