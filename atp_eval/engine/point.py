@@ -20,8 +20,8 @@ class PrunePoint:
     """One prune point of one prefill; B samples with an image, V grid cells. What is costly is a function, called when
     a method asks for it.
 
-    layout: of the B samples. is_text: [B, T] bool, which of the last T slots are text after the image. attention: of the
-    layer before, None before layer 0. coming: of the layer that is about to be entered, from its last row.
+    layout: of the B samples. is_text: [B, T] bool, which of the last T slots are text after the image. attention: of
+    the layer before, None before layer 0. coming: of the layer that is about to be entered, from its last row.
     """
 
     layer: int

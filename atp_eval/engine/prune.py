@@ -175,7 +175,6 @@ class Pruned:
         given = Given(names, self.asked, self.vision)
         given.check(len(input_ids) // beams)
         prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
-        self._pictures.clear()
         tower = partial(TowerView, self.model)
         self._prefill = Prefill(self.geometry, prompts, beams, input_ids, given, tower, self._text_model.norm)
 
@@ -226,10 +225,11 @@ class Pruned:
             return
         if not self._pictures:
             raise UserError(
-                f"{self.method.label} looks at the vision tower: give pixel_values, or states of the pictures as vision="
+                f"{self.method.label} looks at the vision tower: give pixel_values, or the pictures' states as vision="
             )
-        found, beams = self._pictures[0], len(embeddings) // len(self._prefill.has_image)
-        given.vision = found.rows(slice(None, None, beams))
+        found, images = self._pictures[-1], sum(self._prefill.has_image)
+        given.vision = found.rows(slice(None, None, len(found.pixels) // images))  # pixels may be repeated for beams
+        self._pictures.clear()
 
     def _rotate(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """After the rotary embedding: the image by rows and columns; later tokens move as the prompt's last one did.

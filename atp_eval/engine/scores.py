@@ -43,12 +43,13 @@ def causal_self_score(query: Tensor, key: Tensor, visual: Tensor, scaling: float
 def rows_score(query: Tensor, key: Tensor, weights: Tensor, valid: Tensor, scaling: float) -> Tensor:
     """[B, L]: mean attention probability that each token gets from the last R rows, averaged over heads.
 
+    query: [B, H, R or more, d], of which the last R are read.
     A softmax row needs its own query only, so R rows cost R x L. Causal; keys that are not `valid` [B, L] get nothing.
     weights: [B, R], not negative; the rows' shares in the mean, scaled here to add up to 1. All zero scores 0.
     """
-    length, rows = query.shape[2], weights.shape[1]
+    length, rows = key.shape[2], weights.shape[1]
     places = torch.arange(length - rows, length, device=key.device).expand(len(weights), -1)
-    return _attended(query[:, :, length - rows :], places, key, weights, valid, scaling)
+    return _attended(query[:, :, -rows:], places, key, weights, valid, scaling)
 
 
 def rows_score_at(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, bias: Tensor, scaling: float) -> Tensor:

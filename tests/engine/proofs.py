@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from transformers.cache_utils import DynamicLayer
 
 from atp_eval.engine import model_geometry
-from atp_eval.methods import get_method
+from atp_eval.methods import Method, get_method
+from engine.mixer import Mixer
 from engine.reference import Reference
 from engine.small import Batch, answer, make_batch, small_llava, step_by_step
 
+Spec = str | Method
 Prune = Callable[..., AbstractContextManager[Any]]
 PRUNING = (
     "fastv:layer=2,keep=9",
@@ -33,6 +35,7 @@ KEEPING = (
     "pool:rows=6,cols=6",
     "schedule:layers=1-2-4,keep=36-36-36,score=redundant",
 )
+ASKED = (7, 8, 14)  # cells of what every question is about, where a method wants to know
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "beams": {"num_beams": 3},
@@ -45,10 +48,10 @@ def mixed() -> Batch:
     return make_batch((5, 9), 20, (3, 14), (6, 1))
 
 
-def keep_everything(prune: Prune, model: Any, spec: str, batch: Batch, **mode: Any) -> None:
+def keep_everything(prune: Prune, model: Any, spec: Spec, batch: Batch, **mode: Any) -> None:
     """1: a method that keeps all gives the very bits of the untouched model."""
     plain = answer(model, batch, **mode)
-    with prune(model, spec):
+    with prune(model, spec, asked=[ASKED] * len(batch.rows)):
         pruned = answer(model, batch, **mode)
     assert torch.equal(plain.tokens, pruned.tokens)
     if plain.logits is not None:
@@ -56,11 +59,12 @@ def keep_everything(prune: Prune, model: Any, spec: str, batch: Batch, **mode: A
         assert torch.equal(plain.logits, pruned.logits)
 
 
-def masked_reference(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 3, atol: float = 1e-11) -> None:
+def masked_reference(prune: Prune, model: Any, spec: Spec, batch: Batch, steps: int = 3, atol: float = 1e-11) -> None:
     """2: pruned equals every token kept and the pruned ones masked in later layers; the trace says which."""
-    reference = Reference(model, get_method(spec).solve(model_geometry(model.config)), "sample")
+    method = get_method(spec) if isinstance(spec, str) else spec
+    reference = Reference(model, method.solve(model_geometry(model.config)), "sample", ASKED)
     truth = reference.logits_of(batch, steps)
-    with prune(model, spec, sample_ids=["sample"]) as pruned:
+    with prune(model, spec, sample_ids=["sample"], asked=[ASKED]) as pruned:
         found = step_by_step(model, batch, steps)[0]
         trace = pruned.trace
     kept = np.stack([trace.keep_at(i) for i in range(trace.num_layers)])
@@ -70,15 +74,16 @@ def masked_reference(prune: Prune, model: Any, spec: str, batch: Batch, steps: i
     torch.testing.assert_close(found, truth, rtol=0, atol=atol)
 
 
-def batch_equals_singles(prune: Prune, model: Any, spec: str, batch: Batch, **mode: Any) -> None:
+def batch_equals_singles(prune: Prune, model: Any, spec: Spec, batch: Batch, **mode: Any) -> None:
     """3: samples answered together, padded and ragged, are answered as alone."""
     names = [f"sample {i}" for i in range(len(batch.rows))]
-    with prune(model, spec, sample_ids=names) as pruned:
+    asked = [(*ASKED, row) for row in range(len(names))]
+    with prune(model, spec, sample_ids=names, asked=asked) as pruned:
         together = answer(model, batch, **mode)
         traces = pruned.traces
         assert len(traces) == len(names)
         for row, name in enumerate(names):
-            pruned.sample_ids = [name]
+            pruned.sample_ids, pruned.asked = [name], [asked[row]]
             alone = answer(model, batch.single(row), **mode)
             assert torch.equal(together.tokens[row], alone.tokens[0])
             if alone.logits is not None and together.logits is not None:
@@ -86,7 +91,7 @@ def batch_equals_singles(prune: Prune, model: Any, spec: str, batch: Batch, **mo
             assert traces[row].to_json() == pruned.trace.to_json()
 
 
-def cache_lengths(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 4) -> None:
+def cache_lengths(prune: Prune, model: Any, spec: Spec, batch: Batch, steps: int = 4) -> None:
     """4: each layer's cache holds the text, the visual tokens that the trace names, the new tokens; nothing else."""
     with prune(model, spec) as pruned:
         cache = answer(model, batch, steps).cache
@@ -96,7 +101,7 @@ def cache_lengths(prune: Prune, model: Any, spec: str, batch: Batch, steps: int 
     assert [layer.keys.shape[2] for layer in cache.layers] == (per_layer.max(0) + steps - 1).tolist()
 
 
-def written_once(prune: Prune, model: Any, spec: str, batch: Batch, steps: int = 3) -> None:
+def written_once(prune: Prune, model: Any, spec: Spec, batch: Batch, steps: int = 3) -> None:
     """5: the cache of each layer is written once when the prompt is read and once for each new token."""
     writes: dict[int, int] = {}
     update = DynamicLayer.update
@@ -114,7 +119,7 @@ def written_once(prune: Prune, model: Any, spec: str, batch: Batch, steps: int =
     assert [writes[id(layer)] for layer in cache.layers] == [steps] * len(cache.layers)
 
 
-def sdpa_everywhere(prune: Prune, model: Any, spec: str, batch: Batch) -> None:
+def sdpa_everywhere(prune: Prune, model: Any, spec: Spec, batch: Batch) -> None:
     """6: every layer, pruning layers included, runs torch's fused attention once, on the tokens that are there."""
     calls: list[int] = []
     fused = F.scaled_dot_product_attention
@@ -140,13 +145,14 @@ def sdpa_everywhere(prune: Prune, model: Any, spec: str, batch: Batch) -> None:
 def all_proofs(prune: Prune) -> None:
     """A quick round of every requirement, for the mutation checks."""
     model, batch = small_llava(), mixed()
-    for spec in PRUNING:
+    for spec in (*PRUNING, Mixer()):
         masked_reference(prune, model, spec, batch.single(0))
         masked_reference(prune, model, spec, batch.single(2))
     for spec in KEEPING[1:3]:
         keep_everything(prune, model, spec, batch)
-    for spec in PRUNING:
+    for spec in (*PRUNING, Mixer()):
         batch_equals_singles(prune, model, spec, batch)
+    batch_equals_singles(prune, model, Mixer(), batch, num_beams=2)
     batch_equals_singles(prune, model, PRUNING[1], batch, num_beams=2)
     for spec in PRUNING[:2]:
         cache_lengths(prune, model, spec, batch)

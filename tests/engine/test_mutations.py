@@ -52,6 +52,41 @@ MUTANTS = {
         "hidden = self._put(hidden, decision)",
         "pass",
     ),
+    "tokens that live on keep their old content": (
+        "prefill.py",
+        "(decision.carry, decision.rewrite)",
+        "(decision.carry,)",
+    ),
+    "another order is not taken": (
+        "prefill.py",
+        "self._lengths(stay, decision.count), order)",
+        "self._lengths(stay, decision.count))",
+    ),
+    "places after reordering are those of the raster": (
+        "layout.py",
+        "(self.visual.cumsum(1) - 1).masked_fill(~self.visual, self.cells)",
+        "self.cell",
+    ),
+    "gaps are not closed": (
+        "prune.py",
+        "prefill.rotary = self._text_model.rotary_emb(hidden, position_ids=prefill.layout.places)",
+        "pass",
+    ),
+    "later tokens count the gaps": (
+        "prune.py",
+        'kwargs["position_embeddings"] = self._rotary(index, hidden, cache)',
+        "pass",
+    ),
+    "the coming row is the first": (
+        "attention.py",
+        "attention.q_proj(normed[:, -1:])",
+        "attention.q_proj(normed[:, :1])",
+    ),
+    "the tower's layers are mixed up": (
+        "vision.py",
+        "index, states = index + 1, self._states.leaving",
+        "index = index + 1",
+    ),
     "beams are taken for samples": (
         "prefill.py",
         "self.has_image = prompts.has_image[::beams]",

@@ -9,6 +9,7 @@ import torch
 
 from atp_eval.engine import prune
 from engine import proofs
+from engine.mixer import Mixer
 from engine.proofs import KEEPING, MODES, PRUNING, mixed
 from engine.small import answer, make_batch, small_llava
 
@@ -46,6 +47,27 @@ def test_pruned_equals_the_masked_reference(model: Any, spec: str) -> None:
     batch = mixed()
     for row in (0, 2, 3):
         proofs.masked_reference(prune, model, spec, batch.single(row))
+
+
+@pytest.mark.parametrize("layers", [(0,), (0, 2), (1, 3), (2,)])
+@pytest.mark.parametrize("numbering", ["contiguous", "1d"])
+def test_merged_tokens_in_another_order_equal_the_masked_reference(
+    model: Any, layers: tuple[int, ...], numbering: Any
+) -> None:
+    """All that a method may look at, and all that it may answer, at once."""
+    mixer = Mixer(layers=layers, numbering=numbering)
+    proofs.masked_reference(prune, model, mixer, mixed().single(0))
+    proofs.masked_reference(prune, model, mixer, mixed().single(2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_merged_tokens_in_another_order_are_the_same_in_a_batch(model: Any, mode: str) -> None:
+    proofs.batch_equals_singles(prune, model, Mixer(), mixed(), **MODES[mode] if mode != "sampling" else {})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_renumbering_what_has_no_gaps_changes_no_bit(model: Any, mode: str) -> None:
+    proofs.keep_everything(prune, model, Mixer(share=1.0), mixed(), **MODES[mode])
 
 
 @pytest.mark.parametrize(("layers", "grid", "spec"), [

@@ -63,7 +63,7 @@ def test_a_batch_equals_its_samples_alone(model: Any, spec: str) -> None:
 @pytest.mark.parametrize("spec", BUDGETS, indirect=True)
 def test_the_budget_is_met(model: Any, spec: str) -> None:
     """Within what one token more or less in the first stage would change: half of that, on average over the layers."""
-    with prune(model, spec) as pruned:
+    with prune(model, spec, asked=[proofs.ASKED]) as pruned:
         answer(model, make_batch((5, 9)), steps=1)
     budget = float(spec.partition("@")[2])
     assert abs(pruned.trace.average_input - budget) <= 0.5 * 5 / 5

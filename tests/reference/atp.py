@@ -157,6 +157,8 @@ class LiteralATP:
     static: the thresholds are the adapter's means.
     """
 
+    positions = "1d"
+
     def __init__(self, adapter: Any, static: bool = False) -> None:
         self.options = adapter.config.options
         self.means = adapter.theta.tolist() if static else None
