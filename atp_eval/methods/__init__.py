@@ -31,6 +31,7 @@ _HOMES = {
     "grid": "grid:Grid",
     "pool": "pool:Pool",
     "schedule": "schedule:Schedule",
+    "divprune": "divprune:DivPrune",
 }
 
 

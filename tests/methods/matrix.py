@@ -64,4 +64,5 @@ MATRIX = (
         lambda method, point: method.scores(point),
         budgets=(14, 18, 23),
     ),
+    Row("divprune", ("divprune@36", "divprune:ratio=1"), ("divprune:keep=7", "divprune:ratio=1/3")),
 )
