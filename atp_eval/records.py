@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atp_eval.errors import UserError
-from atp_eval.trace import KeepTrace
+from atp_eval.trace import KeepTrace, pack, unpack
 
 SCHEMA_VERSION = 1
 MANIFEST, SAMPLES, PARQUET, RESULT, IMAGES = "run.json", "samples.jsonl", "samples.parquet", "results.json", "images"
+ASKED_GRID = (24, 24)  # rows and columns of the cells that documents name
 
 
 class _Model(BaseModel):
@@ -40,7 +43,7 @@ class SampleRecord(_Model):
     are this sample's share of its batch: `seconds` is prefill and decode of the LLM with the pruning method,
     `vision_seconds` vision tower and projector. `group` names samples that are scored together (MME's pairs, MMBench's
     circular rows). `objects` counts the things in the picture, `asked_cells` the grid cells of those that the question
-    is about; None where nobody knows. `trace` is `KeepTrace.to_json()`.
+    is about and `asked_map` which they are (`asked_text`); None where nobody knows. `trace` is `KeepTrace.to_json()`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -68,10 +71,15 @@ class SampleRecord(_Model):
     batch_size: int = 1
     warm: bool = True
     trace: dict[str, Any] | None = None
+    asked_map: str | None = None
 
     def keep_trace(self) -> KeepTrace | None:
         """The tokens that stayed, or None for a failed or text-only sample."""
         return KeepTrace.from_json(self.trace) if self.trace else None
+
+    def asked(self) -> NDArray[np.bool_] | None:
+        """[576] bool on ASKED_GRID, in raster order: the cells that the question is about; None where nobody knows."""
+        return None if self.asked_map is None else unpack(self.asked_map, ASKED_GRID)
 
 
 class Result(_Model):
@@ -117,6 +125,20 @@ class Manifest(_Model):
     git_commit: str | None = None
     finished: bool = False
     seconds: float = 0.0
+
+
+def asked_text(cells: Sequence[int] | None) -> str | None:
+    """Raster indexes on ASKED_GRID as `asked_map` holds them: 96 characters, a bit a cell; None for None.
+
+    Raises ValueError for a cell outside.
+    """
+    if cells is None:
+        return None
+    mask = np.zeros(ASKED_GRID[0] * ASKED_GRID[1], dtype=bool)
+    if outside := [cell for cell in cells if not 0 <= cell < mask.size]:
+        raise ValueError(f"cell {outside[0]} is not on the grid of {ASKED_GRID[0]} x {ASKED_GRID[1]}")
+    mask[list(cells)] = True
+    return pack(mask)
 
 
 def slug(name: str) -> str:

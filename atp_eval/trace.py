@@ -95,10 +95,7 @@ class KeepTrace:
         return {
             "grid": list(self.grid),
             "layers": self.num_layers,
-            "stages": [
-                [s.layer, s.merged, base64.b64encode(np.packbits(s.keep).tobytes()).decode("ascii")]
-                for s in self.stages
-            ],
+            "stages": [[s.layer, s.merged, pack(s.keep)] for s in self.stages],
         }
 
     @classmethod
@@ -107,8 +104,19 @@ class KeepTrace:
         rows, cols = (int(n) for n in data["grid"])
         stages = []
         for layer, merged, packed in data["stages"]:
-            bits = np.unpackbits(np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.uint8))
-            if not rows * cols <= len(bits) < rows * cols + 8:
-                raise ValueError(f"a keep mask of {len(bits)} bits does not fit a grid of {rows} x {cols}")
-            stages.append(Stage(int(layer), bits[: rows * cols].astype(bool), int(merged)))
+            stages.append(Stage(int(layer), unpack(packed, (rows, cols)), int(merged)))
         return cls((rows, cols), int(data["layers"]), tuple(stages))
+
+
+def pack(cells: NDArray[np.bool_]) -> str:
+    """[rows * cols] bool in raster order as base64 of its bits, the first in the highest one; padded with zeros."""
+    return base64.b64encode(np.packbits(cells).tobytes()).decode("ascii")
+
+
+def unpack(text: str, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """The inverse of `pack` on a grid of (rows, cols). Raises ValueError where the text cannot be cells of it."""
+    count = grid[0] * grid[1]
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8))
+    if not count <= len(bits) < count + 8:
+        raise ValueError(f"a mask of {len(bits)} bits does not fit a grid of {grid[0]} x {grid[1]}")
+    return bits[:count].astype(bool)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from atp_eval.benchmarks import MINI_MME, aggregate, get_benchmark
-from atp_eval.records import BenchmarkInfo, Manifest, Result, Run, SampleRecord, read_run
+from atp_eval.records import BenchmarkInfo, Manifest, Result, Run, SampleRecord, asked_text, read_run
 from atp_eval.trace import KeepTrace, Stage
 from atp_eval.writer import RunWriter
 
@@ -129,6 +129,7 @@ def _write_cell(
                 level=("coarse", "middle", "fine")[i % 3],
                 objects=4 + i // per_image % 5,
                 asked_cells=i % 7,
+                asked_map=asked_text(random.Random(f"{b}/{i}").sample(range(SIDE * SIDE), i % 7)),
                 response=None if error else answer,
                 error="out of memory at batch size 1" if error else None,
                 invalid=invalid and not error,

@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atp_eval.errors import TaskFailure, UserError
-from atp_eval.records import SAMPLES, BenchmarkInfo, Manifest, Result, SampleRecord, read_run, read_samples, slug
+from atp_eval.records import (
+    SAMPLES,
+    BenchmarkInfo,
+    Manifest,
+    Result,
+    SampleRecord,
+    asked_text,
+    read_run,
+    read_samples,
+    slug,
+)
 from atp_eval.writer import RunWriter, repair
 
 
@@ -102,15 +112,52 @@ def test_a_broken_result_is_named(tmp_path: Path, broken: str) -> None:
 
 
 def test_rows_of_before_a_field_was_added_are_read_without_it(tmp_path: Path) -> None:
-    """`objects` and `asked_cells` came later, within one schema version."""
+    """`objects`, `asked_cells` and `asked_map` came later, within one schema version."""
     with RunWriter(tmp_path) as run:
-        run.append([record(0, objects=5, asked_cells=12)])
+        run.append([record(0, objects=5, asked_cells=1, asked_map=asked_text([0]))])
     path = tmp_path / "fastv@144" / "gqa" / SAMPLES
     row = json.loads(path.read_text(encoding="utf-8"))
-    assert (row.pop("objects"), row.pop("asked_cells")) == (5, 12)
+    assert (row.pop("objects"), row.pop("asked_cells"), row.pop("asked_map")) == (5, 1, "gA" + 94 * "A")
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     (found,) = read_samples(path)
-    assert found == record(0) and (found.objects, found.asked_cells) == (None, None)
+    assert found == record(0) and (found.objects, found.asked_cells, found.asked_map) == (None, None, None)
+    assert found.asked() is None
+
+
+@given(st.sets(st.integers(0, 575)))
+def test_the_cells_asked_about_are_read_back(cells: set[int]) -> None:
+    text = asked_text(sorted(cells))
+    assert text is not None and len(text) == 96
+    found = record(0, asked_map=text).asked()
+    assert found is not None and found.dtype == bool and found.shape == (576,)
+    assert set(found.nonzero()[0].tolist()) == cells
+
+
+def test_cells_are_packed_in_raster_order_the_first_in_the_highest_bit() -> None:
+    assert asked_text([0, 7, 8]) == "gYAA" + 92 * "A"  # 0x81, 0x80
+    assert asked_text([]) == 96 * "A"
+    assert asked_text(None) is None
+
+
+@pytest.mark.parametrize("cell", [-1, 576])
+def test_cells_outside_of_the_grid_are_no_cells(cell: int) -> None:
+    with pytest.raises(ValueError, match=f"cell {cell} is not on the grid of 24 x 24"):
+        asked_text([3, cell])
+
+
+def test_a_mask_of_another_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="24 x 24"):
+        record(0, asked_map="AAAA").asked()
+
+
+def test_the_cells_asked_about_reach_the_table_that_analysis_reads(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as run:
+        run.write_manifest(manifest())
+        run.append([record(0, asked_map=asked_text([5])), record(1)])
+        run.finish(result(2), {0: 1.0, 1: 0.0})
+    table = read_run(tmp_path).samples()
+    assert table["asked_map"].tolist()[0] == asked_text([5])
+    assert table["asked_map"].isna().tolist() == [False, True]
 
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
