@@ -22,7 +22,7 @@ from atp_eval.engine import prune
 from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
-from atp_eval.records import SampleRecord
+from atp_eval.records import SampleRecord, asked_text
 from atp_eval.writer import RunWriter
 
 FEATURE_CACHE_BYTES = 2**30
@@ -198,6 +198,7 @@ class Answerer:
             level=info.level,
             objects=info.objects,
             asked_cells=None if info.cells is None else len(info.cells),
+            asked_map=asked_text(info.cells),
             vision_seconds=vision,
             batch=self.batches,
             warm=self.batches > 1,

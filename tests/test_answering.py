@@ -79,6 +79,8 @@ def test_every_method_answers_every_question_and_keeps_its_budget() -> None:
             assert trace is not None and trace.average_input == tokens
             assert record.seconds > 0
             assert (record.objects, record.asked_cells) == (record.doc_id, 3 if record.doc_id else 0)
+            asked = record.asked()
+            assert asked is not None and asked.nonzero()[0].tolist() == ([3, 4, 5] if record.doc_id else [])
 
 
 def test_the_batch_size_changes_nothing(unbroken: dict[str, list[tuple[Any, ...]]]) -> None:
