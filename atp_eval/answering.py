@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,38 +16,13 @@ import torch
 from PIL import Image
 
 from atp_eval.asks import Ask, Loaded, batches, load
+from atp_eval.encoded import Encoded, EncodedCache, joined
 from atp_eval.engine import prune
 from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
 from atp_eval.records import SampleRecord, asked_text
 from atp_eval.writer import RunWriter
-
-FEATURE_CACHE_BYTES = 2**30
-
-
-@dataclass
-class FeatureCache:
-    """Image features (after the projector) by image id, the least recently used dropped beyond a size in bytes."""
-
-    limit: int = FEATURE_CACHE_BYTES
-    entries: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
-    size: int = 0
-
-    def get(self, key: str) -> torch.Tensor | None:
-        """[tokens, D], or None."""
-        if key in self.entries:
-            self.entries.move_to_end(key)
-        return self.entries.get(key)
-
-    def put(self, key: str, features: torch.Tensor) -> None:
-        """Keep a copy of the features of one image: a slice of a batch would hold the whole batch in memory."""
-        if key in self.entries:
-            return
-        self.entries[key] = features.clone()
-        self.size += features.nbytes
-        while self.size > self.limit and len(self.entries) > 1:
-            self.size -= self.entries.popitem(last=False)[1].nbytes
 
 
 class Answerer:
@@ -73,7 +46,8 @@ class Answerer:
     ) -> None:
         self.bundle, self.methods, self.batch_size = bundle, dict(methods), batch_size
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
-        self.cache = FeatureCache()
+        self.cache = EncodedCache()
+        self.looks = any("vision" in method.needs for method in methods.values())
         self.records: dict[tuple[str, str], dict[int, SampleRecord]] = {}
         self.batches = 0
 
@@ -105,32 +79,35 @@ class Answerer:
         self._keep_images(ready)
 
     def _encode(self, ready: list[Loaded]) -> float:
-        """Give each sample its image's features; only images that are not in the cache go through the vision tower.
+        """Give each sample its encoded picture; only pictures that are not in the cache go through the vision tower.
 
         Returns seconds a question.
         """
         start = self._now()
-        known: dict[str | None, torch.Tensor | None]
+        known: dict[str | None, Encoded | None]
         known = {x.image_id: self.cache.get(x.image_id) for x in ready if x.image_id}
         new = {x.image_id: x.image for x in ready if x.image_id and x.image and known[x.image_id] is None}
         if new:
-            known |= dict(zip(new, self._features(list(new.values())), strict=True))
+            known |= dict(zip(new, self._encoded(list(new.values())), strict=True))
         for x in ready:
-            x.features = known.get(x.image_id)
-            if x.image_id in new and x.features is not None:
-                self.cache.put(str(x.image_id), x.features)
+            x.encoded = known.get(x.image_id)
+            if x.image_id in new and x.encoded is not None:
+                self.cache.put(str(x.image_id), x.encoded)
         return (self._now() - start) / max(1, len(ready))
 
-    def _features(self, images: list[Image.Image]) -> list[torch.Tensor]:
-        """Features [V, D] of each image; halved like `_generate` where memory is short."""
+    def _encoded(self, images: list[Image.Image]) -> list[Encoded]:
+        """Each picture through the vision tower; halved like `_generate` where memory is short."""
         try:
-            return list(self.bundle.encode(images))
+            if not self.looks:
+                return [Encoded(features) for features in self.bundle.encode(images)]
+            features, states = self.bundle.encode_with_states(images)
+            return [Encoded(features[i], states.rows(slice(i, i + 1))) for i in range(len(images))]
         except RuntimeError as error:
             if not out_of_memory(error) or len(images) == 1:
                 raise
         self.say(f"out of memory at {len(images)} images: trying {len(images) // 2} at a time")
         half = len(images) // 2
-        return self._features(images[:half]) + self._features(images[half:])
+        return self._encoded(images[:half]) + self._encoded(images[half:])
 
     def _generate(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
         """The records of a batch; a batch that does not fit in memory is halved until it does."""
@@ -152,12 +129,19 @@ class Answerer:
 
     def _generate_batch(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
         options, until = generation_options(ready[0].ask.options)
-        inputs = self.bundle.inputs([x.ask.text for x in ready], [x.features for x in ready])
+        pictures = [x.encoded for x in ready]
+        inputs = self.bundle.inputs([x.ask.text for x in ready], [p and p.features for p in pictures])
         prompt_length = inputs["input_ids"].shape[1]
         finite = FiniteLogits()
         stops = until_stops(self.bundle.tokenizer, until, prompt_length)
         start = self._now()
-        with prune(self.bundle.model, self.methods[method], sample_ids=[x.ask.name for x in ready]) as pruned:
+        with prune(
+            self.bundle.model,
+            self.methods[method],
+            sample_ids=[x.ask.name for x in ready],
+            asked=[x.ask.info.cells for x in ready],
+            vision=joined([p for p in pictures if p is not None]),
+        ) as pruned:
             output = self.bundle.generate(inputs, logits_processor=[finite], stopping_criteria=stops, **options)
         seconds = (self._now() - start) / len(ready)
         rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 
 from atp_eval.documents import DocInfo
+from atp_eval.encoded import Encoded
 from atp_eval.records import one_line
 
 WINDOW = 32  # batches among which questions are sorted by length; wider would tear questions about one image apart
@@ -46,7 +46,7 @@ class Loaded:
     image: Image.Image | None = None
     image_id: str | None = None
     error: str | None = None
-    features: torch.Tensor | None = None
+    encoded: Encoded | None = None
 
 
 def batches(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:

@@ -18,7 +18,7 @@ from atp_eval import driver
 from atp_eval.answering import Answerer
 from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
 from atp_eval.config import RunConfig
-from atp_eval.errors import TaskFailure
+from atp_eval.errors import TaskFailure, UserError
 from atp_eval.manifest import make_manifest, method_info
 from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, load_model
@@ -135,7 +135,14 @@ def check_names(config: RunConfig) -> tuple[list[Benchmark], list[Method]]:
     benchmarks = [get_benchmark(name) for name in dict.fromkeys(config.tasks)]
     for b in benchmarks:
         b.task(config.resolved_suite)
-    return benchmarks, [get_method(spec) for spec in dict.fromkeys(config.methods)]
+    methods = [get_method(spec) for spec in dict.fromkeys(config.methods)]
+    for m in methods:
+        if "asked" in m.needs and config.resolved_suite != "mini":
+            raise UserError(
+                f"{m.label} reads where in the picture the answer lies, which only the embedded suite knows; "
+                "leave it out, or add --suite mini"
+            )
+    return benchmarks, methods
 
 
 def load(config: RunConfig) -> Bundle:

@@ -17,9 +17,11 @@ import torch
 from bundles import small_bundle
 from PIL import Image
 
-from atp_eval.answering import Answerer, FeatureCache
+from atp_eval.answering import Answerer
 from atp_eval.asks import Ask, batches
 from atp_eval.documents import DocInfo
+from atp_eval.encoded import Encoded, EncodedCache
+from atp_eval.engine import VisionStates
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
 from atp_eval.records import SampleRecord
@@ -209,19 +211,20 @@ def test_batches_hold_equal_settings_and_are_the_same_each_time() -> None:
 
 
 def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
-    cache = FeatureCache(limit=3 * 4 * 4)
+    cache = EncodedCache(limit=3 * 4 * 4)
     for name in "abc":
-        cache.put(name, torch.zeros(4))
+        cache.put(name, Encoded(torch.zeros(4)))
     assert cache.get("a") is not None
-    cache.put("d", torch.zeros(4))
+    cache.put("d", Encoded(torch.zeros(4)))
     assert cache.get("b") is None and cache.get("a") is not None and cache.size == 3 * 4 * 4
 
 
 def test_the_cache_holds_an_image_and_not_its_whole_batch() -> None:
-    cache = FeatureCache()
-    cache.put("a", torch.zeros(16, 4)[3])
+    cache, states = EncodedCache(), VisionStates(*torch.zeros(3, 16, 5))
+    cache.put("a", Encoded(torch.zeros(16, 4)[3], states.rows(slice(2, 3))))
     found = cache.get("a")
-    assert found is not None and found.untyped_storage().nbytes() == cache.size
+    assert found is not None and found.states is not None
+    assert sum(x.untyped_storage().nbytes() for x in (found.features, *found.states)) == cache.size
 
 
 class Stop(Exception):

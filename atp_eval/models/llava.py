@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from atp_eval.engine import ModelGeometry
+from atp_eval.engine import ModelGeometry, VisionStates, recorded
 from atp_eval.errors import UserError
 from atp_eval.models.pictures import ImageMode, seen, squared
 
@@ -74,6 +74,11 @@ class Bundle:
         """[n, V, D]: projected features, so that methods and questions can share one pass of the vision tower."""
         output = self.model.get_image_features(pixel_values=self.pixels(images).to(self.device, self.dtype))
         return torch.stack(list(output.pooler_output))
+
+    def encode_with_states(self, images: Sequence[Image.Image]) -> tuple[Tensor, VisionStates]:
+        """Like `encode`, and what methods that look at the vision tower are shown of it (`prune(..., vision=)`)."""
+        with recorded(self.model) as found:
+            return self.encode(images), found[0]
 
     def inputs(self, texts: Sequence[str], features: Sequence[Tensor | None]) -> dict[str, Tensor]:
         """A left-padded batch of questions, some with the features [V, D] of an image and some without (None).
