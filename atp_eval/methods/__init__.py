@@ -32,6 +32,7 @@ _HOMES = {
     "pool": "pool:Pool",
     "schedule": "schedule:Schedule",
     "divprune": "divprune:DivPrune",
+    "vispruner": "vispruner:VisPruner",
 }
 
 

@@ -65,4 +65,5 @@ MATRIX = (
         budgets=(14, 18, 23),
     ),
     Row("divprune", ("divprune@36", "divprune:ratio=1"), ("divprune:keep=7", "divprune:ratio=1/3")),
+    Row("vispruner", ("vispruner@36",), ("vispruner:keep=7", "vispruner:keep=20,important_ratio=0.3")),
 )
