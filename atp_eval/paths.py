@@ -1,7 +1,9 @@
-"""Where the data folders `tasks/`, `reports/` and `configs/` lie: inside an installed wheel, or beside the package."""
+"""Where the data folders `tasks/`, `reports/` and `configs/` lie: inside an installed wheel, or beside the package; and
+where what is made here goes."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -13,3 +15,8 @@ def data_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"the data folder {name!r} is missing: install atp-eval again")
+
+
+def cache_folder() -> Path:
+    """Where generated files go: `ATP_EVAL_CACHE`, or `~/.cache/atp_eval`."""
+    return Path(os.environ.get("ATP_EVAL_CACHE") or Path.home() / ".cache" / "atp_eval").absolute()

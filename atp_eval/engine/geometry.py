@@ -1,49 +1,30 @@
-"""The sizes of a loaded model: what budgets are solved against and what FLOPs are counted from."""
+"""The sizes of a loaded model, read out of its configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import platform
 from typing import Any
 
-from transformers import LlavaConfig
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from atp_eval.methods import Geometry
+from atp_eval.cost import ModelGeometry, Place, VisionGeometry
+from atp_eval.errors import UserError
 
-
-@dataclass(frozen=True)
-class VisionGeometry:
-    """The vision tower. `feature_layer` is the hidden state that is projected, counted as in the checkpoint (-2)."""
-
-    layers: int
-    hidden: int
-    heads: int
-    intermediate: int
-    image_size: int
-    patch_size: int
-    feature_layer: int
+HAS_CLS = {"clip_vision_model": True, "siglip_vision_model": False}
 
 
-@dataclass(frozen=True)
-class ModelGeometry(Geometry):
-    """Geometry of a vision-language model; sizes in units, not bytes."""
-
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    vision: VisionGeometry
-
-
-def model_geometry(config: LlavaConfig) -> ModelGeometry:
-    """Read the sizes out of a LLaVA configuration."""
+def model_geometry(config: LlavaConfig, place: Place | None = None) -> ModelGeometry:
+    """Read the sizes out of a LLaVA configuration. Raises UserError for a vision tower that is not known."""
     text: Any = config.text_config
     vision: Any = config.vision_config
+    if vision.model_type not in HAS_CLS:
+        raise UserError(f"a {vision.model_type} vision tower is not supported; there are {', '.join(HAS_CLS)}")
     side = vision.image_size // vision.patch_size
     return ModelGeometry(
         num_layers=text.num_hidden_layers,
         grid=(side, side),
+        has_cls=HAS_CLS[vision.model_type],
         hidden=text.hidden_size,
         heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads,
@@ -58,5 +39,22 @@ def model_geometry(config: LlavaConfig) -> ModelGeometry:
             image_size=vision.image_size,
             patch_size=vision.patch_size,
             feature_layer=int(config.vision_feature_layer),  # type: ignore[arg-type]
+            pooling_head=vision.model_type == "siglip_vision_model" and vision.vision_use_head,
         ),
+        place=place,
     )
+
+
+def place_of(model: LlavaForConditionalGeneration) -> Place:
+    """Where a model runs, for budgets of measured time."""
+    text: Any = model.config.text_config
+    return Place(device_name(model.device), str(model.dtype).removeprefix("torch."), text._attn_implementation)
+
+
+def device_name(device: torch.device) -> str:
+    """A device by what its speed depends on: `NVIDIA A100-SXM4-80GB`, `x86_64 AVX512, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return device.type

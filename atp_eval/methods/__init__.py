@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from atp_eval.errors import UserError, unknown
+from atp_eval.methods.aimed import Aimed
 from atp_eval.methods.base import Geometry, Method
 from atp_eval.methods.decision import Decision, keep_top
 from atp_eval.methods.point import Embeddings, Point, Vision
@@ -33,6 +34,11 @@ _HOMES = {
     "schedule": "schedule:Schedule",
     "divprune": "divprune:DivPrune",
     "vispruner": "vispruner:VisPruner",
+    "prumerge": "prumerge:PruMerge",
+    "prumerge_plus": "prumerge:PruMergePlus",
+    "visionzip": "visionzip:VisionZip",
+    "sparsevlm": "sparsevlm:SparseVLM",
+    "pyramiddrop": "pyramiddrop:PyramidDrop",
 }
 
 
@@ -51,11 +57,12 @@ def method_class(name: str) -> type[Method]:
 
 
 def get_method(spec: str) -> Method:
-    """A method from its spec string: `fastv@144`, `fastv:layer=2,keep=72`, `random@144:seed=2`.
+    """A method from its spec string: `fastv@144`, `fastv:layer=2,keep=72`, `random@144:seed=2`, `fastv@kv=75.6MB`.
 
     A budget after '@' stays unsolved until `Method.solve(geometry)`; `prune` does that for the model at hand.
     Raises UserError for an unknown name or parameter, a value of the wrong type, or one out of range.
     """
     if not spec.strip():
         raise UserError("an empty method; write one such as fastv@144")
-    return parse_spec(spec.strip(), method_class(split_name(spec)))
+    method, target = parse_spec(spec.strip(), method_class(split_name(spec)))
+    return method if target is None else Aimed(method=method, target=target)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from atp_eval.cost import Geometry
 from atp_eval.errors import UserError
 from atp_eval.methods.spec import format_spec
 
@@ -22,29 +23,13 @@ Positions = Literal["1d", "contiguous", "2d"]
 Need = Literal["vision", "embeddings", "asked"]
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What a budget is solved against: decoder layers of the LLM and (rows, cols) of the visual grid.
-
-    has_cls: whether the vision tower has a CLS token (CLIP has one, SigLIP has none).
-    """
-
-    num_layers: int
-    grid: tuple[int, int]
-    has_cls: bool = field(default=True, kw_only=True)
-
-    @property
-    def cells(self) -> int:
-        """Visual tokens of one image before pruning."""
-        return self.grid[0] * self.grid[1]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Base of all methods; the fields of a subclass are the parameters of its spec string.
 
     average: the budget after '@' (`fastv@144`): the mean over decoder layers of the visual tokens that enter the layer.
-        It is not solved until `solve` is called with a model's geometry.
+        It is not solved until `solve` is called with a model's geometry. Budgets of bytes, FLOPs or time (`aimed.py`)
+        are turned into the average that meets them, so methods know averages only.
     asked: on a solved method, the spec that it was solved from. Fields with repr=False are no parameters of the spec
         string.
     needs: what the engine has to provide beyond scores: "vision" for `point.vision`, and so on.
@@ -65,7 +50,7 @@ class Method(ABC):
         """Layers before which `decide` is asked, rising; 0 is before the LLM. Only a solved method has them."""
 
     @abstractmethod
-    def solve(self, geometry: Geometry) -> Self:
+    def solve(self, geometry: Geometry) -> Method:
         """The same method with every parameter set for this geometry; raises UserError where that is impossible."""
 
     @abstractmethod
@@ -97,7 +82,7 @@ class Method(ABC):
     @property
     def label(self) -> str:
         """The canonical form of what was asked for: `fastv@144`, `random@144:seed=2`; solving does not change it."""
-        return self.asked or format_spec(self)
+        return self.asked or str(self)
 
     def __str__(self) -> str:
         """The canonical spec string; on a solved method with every parameter: `fastv:layer=2,keep=115`."""
@@ -110,3 +95,7 @@ class Method(ABC):
     def _solved(self, **parameters: Any) -> Self:
         """A copy without a budget, with these parameters, that remembers what was asked for."""
         return replace(self, average=None, asked=self.label, **parameters)
+
+    def _named(self, asked: str) -> Self:
+        """A copy that remembers another spec as what was asked for."""
+        return replace(self, asked=asked)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from atp_eval.cost import Geometry, averages, tokens_per_layer
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Geometry
 
 PAPER_LAYERS = 32  # LLaVA-1.5-7B; the layer numbers of the papers count in its depth
 
 
 def average_input(geometry: Geometry, layers: Sequence[int], keep: Sequence[int]) -> float:
     """Mean over layers of the tokens that enter a layer when `keep[j]` stay before `layers[j]`."""
-    tokens = [geometry.cells, *keep]
-    edges = [0, *layers, geometry.num_layers]
-    return sum(n * (end - start) for n, start, end in zip(tokens, edges[:-1], edges[1:], strict=True)) / edges[-1]
+    return averages(tokens_per_layer(geometry, layers, keep)).input
 
 
 def scale_layer(layer: int, num_layers: int) -> int:

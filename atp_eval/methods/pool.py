@@ -66,6 +66,10 @@ class Pool(Method):
             raise UserError(f"pool: {rows} x {cols} bins do not fit a grid of {geometry.grid[0]} x {geometry.grid[1]}")
         return self._solved(rows=rows, cols=cols)
 
+    def counts(self) -> tuple[int, ...]:
+        assert self.rows is not None and self.cols is not None, "solve() first"
+        return (self.rows * self.cols,)
+
     def decide(self, point: Point) -> Decision:
         assert self.rows is not None and self.cols is not None, "solve() first"
         batch, cells, width = point.hidden.shape

@@ -99,6 +99,10 @@ class Schedule(Method):
         average = self.average
         return ladders[min(range(len(ladders)), key=lambda i: abs(averages[i] - average))]
 
+    def counts(self) -> tuple[int, ...]:
+        assert self.keep is not None, "solve() first"
+        return self.keep
+
     def decide(self, point: Point) -> Decision:
         assert self.layers is not None and self.keep is not None, "solve() first"
         return keep_top(self.scores(point), self.keep[self.layers.index(point.layer)])

@@ -52,3 +52,7 @@ class SinglePoint(Method):
             keep = self.keep or round(geometry.cells * (self.default_share or 1.0))
         check_keep(self.name, keep, geometry)
         return self._solved(layer=layer, keep=keep)
+
+    def counts(self) -> tuple[int, ...] | None:
+        assert self.keep is not None, "solve() first"
+        return (self.keep,)

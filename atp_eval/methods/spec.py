@@ -1,4 +1,6 @@
-"""Spec strings: `name`, `name@average`, `name:key=value,...`, `name@average:key=value,...`.
+"""Spec strings: `name`, `name@budget`, `name:key=value,...`, `name@budget:key=value,...`.
+
+A budget is an average of tokens (`144`), or a target such as `kv=75.6MB` (`atp_eval.cost.target`).
 
 The types come from the fields of the method's dataclass: whole numbers, numbers (also `1/3`), lists of whole numbers
 (`1-3-6`), words from a Literal, text (a folder). Nothing else is read from the string.
@@ -12,6 +14,7 @@ import typing
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from atp_eval.cost.target import Target, parse_target
 from atp_eval.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -25,12 +28,35 @@ def split_name(spec: str) -> str:
     return spec.partition(":")[0].partition("@")[0].strip()
 
 
-def parse_spec(spec: str, cls: type[M]) -> M:
-    """Build `cls` from its spec string. Raises UserError that names the wrong part."""
+class ToBeSolved(int):
+    """Stands for the average of a method whose budget is a target, until that is known; prints as the target."""
+
+    target: Target
+
+    def __new__(cls, target: Target) -> ToBeSolved:
+        found = super().__new__(cls, 1)
+        found.target = target
+        return found
+
+    def __str__(self) -> str:
+        return str(self.target)
+
+
+def parse_spec(spec: str, cls: type[M]) -> tuple[M, Target | None]:
+    """Build `cls` from its spec string; and the target, which the method's `average` then only stands for.
+
+    Raises UserError that names the wrong part.
+    """
     head, colon, tail = spec.partition(":")
     values: dict[str, Any] = {}
+    target = None
     if "@" in head:
-        values["average"] = _convert(cls.name, "the budget after '@'", head.partition("@")[2], int)
+        budget = head.partition("@")[2]
+        if "=" in budget:
+            target = parse_target(budget)
+            values["average"] = ToBeSolved(target)
+        else:
+            values["average"] = _convert(cls.name, "the budget after '@'", budget, int)
     hints = {key: hint for key, hint in typing.get_type_hints(cls).items() if key in parameters(cls)}
     for part in tail.split(",") if colon else ():
         key, equals, text = (piece.strip() for piece in part.partition("="))
@@ -43,7 +69,7 @@ def parse_spec(spec: str, cls: type[M]) -> M:
         if key in values:
             raise UserError(f"{spec!r}: {key} is given twice")
         values[key] = _convert(cls.name, key, text, hints[key])
-    return cls(**values)
+    return cls(**values), target
 
 
 def format_spec(method: Method) -> str:

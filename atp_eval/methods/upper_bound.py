@@ -28,5 +28,8 @@ class UpperBound(Method):
     def solve(self, geometry: Geometry) -> UpperBound:
         return self
 
+    def counts(self) -> tuple[int, ...]:
+        return ()
+
     def decide(self, point: Point) -> Decision:
         return Decision(point.kept)

@@ -129,6 +129,9 @@ class ATP(Method):
                 f"weights {found}. An adapter fits only its own model; train one: atp-eval train"
             )
 
+    def counts(self) -> tuple[int, ...] | None:
+        return self.fixed_counts if self.control == "fixed" else None
+
     def decide(self, point: Point) -> Decision:
         adapter = self._adapter.to(point.kept.device)
         if adapter is not self.trained:
