@@ -1,7 +1,17 @@
 """Remove visual tokens between the layers of a stock transformers model, and remember which."""
 
-from atp_eval.engine.geometry import ModelGeometry, VisionGeometry, model_geometry
+from atp_eval.engine.geometry import ModelGeometry, VisionGeometry, device_name, model_geometry, place_of
 from atp_eval.engine.prune import Pruned, prune
 from atp_eval.engine.vision import VisionStates, recorded
 
-__all__ = ["ModelGeometry", "Pruned", "VisionGeometry", "VisionStates", "model_geometry", "prune", "recorded"]
+__all__ = [
+    "ModelGeometry",
+    "Pruned",
+    "VisionGeometry",
+    "VisionStates",
+    "device_name",
+    "model_geometry",
+    "place_of",
+    "prune",
+    "recorded",
+]

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 
 from atp_eval.engine.attention import Attention, coming_attention, forget, layer_mask, read_once
 from atp_eval.engine.fingerprint import fingerprint, swapped
-from atp_eval.engine.geometry import model_geometry
+from atp_eval.engine.geometry import model_geometry, place_of
 from atp_eval.engine.given import Given
 from atp_eval.engine.layout import read_prompts
 from atp_eval.engine.prefill import Prefill
@@ -80,7 +80,7 @@ class Pruned:
         vision: VisionStates | None = None,
     ) -> None:
         self.model: Any = model
-        self.geometry = model_geometry(model.config)
+        self.geometry = model_geometry(model.config, place_of(model))
         self.method = method.solve(self.geometry)
         self.method.verify(partial(fingerprint, model))
         self.sample_ids, self.asked, self.vision = sample_ids, asked, vision

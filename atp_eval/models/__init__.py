@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 from transformers.utils import cached_file
 
-from atp_eval.engine import ModelGeometry, model_geometry
+from atp_eval.engine import ModelGeometry, model_geometry, place_of
 from atp_eval.errors import UserError, did_you_mean, unknown
 from atp_eval.models.llava import Bundle, PromptStyle
 from atp_eval.models.pictures import ImageMode
@@ -39,6 +39,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
+STRATEGIES = {"clip_vision_model": "default", "siglip_vision_model": "full"}  # default leaves the first token out
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
@@ -75,6 +76,8 @@ def load_model(
     kind = _dtype(dtype, where)
     _check_attention(attention, where, kind)
     source, config = model_source(name), model_config(name)
+    if image == "crop" and config.vision_feature_select_strategy == "full":
+        raise UserError(f"image mode crop: the SigLIP processor of {name!r} stretches pictures, it crops none; use pad")
     llava: Any = LlavaForConditionalGeneration
     try:
         model, loading = llava.from_pretrained(
@@ -101,7 +104,7 @@ def load_model(
         processor=processor,
         model_id=name,
         weight_hash=weight_hash(Path(str(cached_file(source, "config.json"))).parent),
-        geometry=model_geometry(config),
+        geometry=model_geometry(config, place_of(model)),
         device=where,
         dtype=model.dtype,
         image_mode=image,
@@ -129,7 +132,10 @@ def model_source(name: str) -> str:
 
 
 def model_config(name: str) -> LlavaConfig:
-    """The configuration of a model, without its weights. Raises UserError where there is none, or no LLaVA's."""
+    """The configuration of a model, without its weights.
+
+    Raises UserError where there is none, or no LLaVA's, or its image tokens are not the cells of one grid.
+    """
     source = model_source(name)
     try:
         config: Any = AutoConfig.from_pretrained(source)
@@ -142,8 +148,17 @@ def model_config(name: str) -> LlavaConfig:
         ) from error
     if config.model_type != "llava":
         raise UserError(f"{name!r} is a {config.model_type} model; only llava models (LLaVA-1.5) are supported")
-    if config.vision_feature_select_strategy != "default" or not isinstance(config.vision_feature_layer, int):
-        raise UserError(f"{name!r} does not take its image tokens from one layer without CLS, as LLaVA-1.5 does")
+    if not isinstance(config.vision_feature_layer, int):
+        raise UserError(f"{name!r} takes image tokens from {config.vision_feature_layer}; only one layer is supported")
+    tower, strategy = config.vision_config.model_type, config.vision_feature_select_strategy
+    if tower not in STRATEGIES:
+        raise UserError(f"{name!r} has a {tower} vision tower; there are {', '.join(STRATEGIES)}")
+    if strategy != STRATEGIES[tower]:
+        has = "has a CLS token, which is none of the grid" if strategy == "full" else "has no CLS token to leave out"
+        raise UserError(
+            f"{name!r}: vision_feature_select_strategy={strategy!r} does not fit a {tower} vision tower, which {has}; "
+            f"set it to {STRATEGIES[tower]!r} in its config.json"
+        )
     return config
 
 
