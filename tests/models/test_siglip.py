@@ -9,45 +9,15 @@ from typing import Any
 import pytest
 import torch
 from engine import proofs
-from engine.small import IMAGE, answer, make_batch
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig, SiglipVisionConfig
+from engine.small import answer, make_batch
+from transformers import LlavaForConditionalGeneration, PreTrainedConfig
 
 from atp_eval.engine import model_geometry, prune
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
 from atp_eval.models import load_model, model_config
 from models.hub_folder import write_hub_folder
-
-
-def siglip_config(strategy: str = "full") -> LlavaConfig:
-    """6 x 6 visual tokens of 8 x 8 pixels, 5 decoder layers."""
-    vision = SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=48,
-        patch_size=8,
-    )
-    text = LlamaConfig(
-        vocab_size=200,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=199,
-    )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=IMAGE,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy=strategy,
-    )
+from models.siglip import siglip_config
 
 
 @pytest.fixture(scope="module")
