@@ -17,10 +17,11 @@ from PIL import Image
 
 from atp_eval.asks import Ask, Loaded, batches, load
 from atp_eval.encoded import Encoded, EncodedCache, joined
-from atp_eval.engine import prune
+from atp_eval.engine import TowerView, VisionStates, prune
 from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
+from atp_eval.models.clip import ClipText
 from atp_eval.records import SampleRecord, asked_text
 from atp_eval.writer import RunWriter
 
@@ -48,6 +49,11 @@ class Answerer:
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
         self.cache = EncodedCache()
         self.looks = any("vision" in method.needs for method in methods.values())
+        self.texts = {
+            name: ClipText.load(name, width=bundle.geometry.vision.hidden, device=bundle.device, dtype=bundle.dtype)
+            for name in {method.text_tower for method in methods.values()}
+            if name is not None
+        }
         self.records: dict[tuple[str, str], dict[int, SampleRecord]] = {}
         self.batches = 0
 
@@ -140,7 +146,8 @@ class Answerer:
             self.methods[method],
             sample_ids=[x.ask.name for x in ready],
             asked=[x.ask.info.cells for x in ready],
-            vision=joined([p for p in pictures if p is not None]),
+            vision=(states := joined([p for p in pictures if p is not None])),
+            relevance=self._relevance(ready, method, states),
         ) as pruned:
             output = self.bundle.generate(inputs, logits_processor=[finite], stopping_criteria=stops, **options)
         seconds = (self._now() - start) / len(ready)
@@ -165,6 +172,14 @@ class Answerer:
                 )
             )
         return records
+
+    def _relevance(self, ready: list[Loaded], method: str, states: VisionStates | None) -> torch.Tensor | None:
+        """[pictures, V]: cosines of patches with questions, for a method that wants them."""
+        name = self.methods[method].text_tower
+        if name is None or states is None:
+            return None
+        questions = [x.ask.info.question for x in ready if x.encoded is not None]
+        return self.texts[name].relevance(TowerView(self.bundle.model, states).features, questions)
 
     def _record(self, x: Loaded, method: str, *, vision: float, **fields: Any) -> SampleRecord:
         ask, info = x.ask, x.ask.info

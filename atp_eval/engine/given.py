@@ -19,13 +19,14 @@ class Given:
     """Of a batch of samples, beams not repeated.
 
     names: of the samples; None to make them from the prompts. asked: the grid cells of what each sample's question is
-    about, None where nobody knows. vision: states of the pictures, in the order of the samples that have one.
-    embeddings: [rows, L, D], what enters layer 0.
+    about, None where nobody knows. Of the samples that have a picture, in their order: vision, its states; relevance
+    [samples, V], cosines of its patches with the question. embeddings: [rows, L, D], what enters layer 0.
     """
 
     names: Sequence[str] | None = None
     asked: Sequence[Sequence[int] | None] | None = None
     vision: VisionStates | None = None
+    relevance: Tensor | None = None
     embeddings: Tensor | None = None
 
     def check(self, samples: int) -> None:

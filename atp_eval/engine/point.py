@@ -35,6 +35,7 @@ class PrunePoint:
     inputs: Callable[[], Embeddings]
     tower: Callable[[], Vision]
     truth: Callable[[], Tensor]
+    compared: Callable[[], Tensor]
     final_norm: Callable[[Tensor], Tensor]
 
     @property
@@ -60,6 +61,10 @@ class PrunePoint:
     @property
     def vision(self) -> Vision:
         return self.tower()
+
+    @property
+    def relevance(self) -> Tensor:
+        return self.compared()
 
     @property
     def asked(self) -> Tensor:

@@ -13,6 +13,7 @@ from atp_eval.engine.given import Given, cells_of, names_of
 from atp_eval.engine.layout import Layout, Prompts, gather
 from atp_eval.engine.point import PrunePoint
 from atp_eval.engine.vision import VisionStates
+from atp_eval.errors import UserError
 from atp_eval.methods import Decision, Embeddings, Geometry, Method, Vision
 from atp_eval.trace import KeepTrace, Stage
 
@@ -100,6 +101,7 @@ class Prefill:
             inputs=self._embeddings,
             tower=self._vision,
             final_norm=self._final_norm,
+            compared=self._relevance,
             truth=lambda: cells_of(self.given.asked, self.has_image, layout.cells).to(hidden.device),
         )
         decision = method.decide(point)
@@ -174,3 +176,11 @@ class Prefill:
     def _vision(self) -> Vision:
         assert self.given.vision is not None, "the method's `needs` must name vision"
         return self._tower(self.given.vision)
+
+    def _relevance(self) -> Tensor:
+        if self.given.relevance is None:
+            raise UserError(
+                "this method compares patches with questions by CLIP: give `ClipText.relevance` of them as relevance=, "
+                "or choose relevance=llm"
+            )
+        return self.given.relevance

@@ -40,6 +40,7 @@ def prune(
     sample_ids: Sequence[str | int] | None = None,
     asked: Sequence[Sequence[int] | None] | None = None,
     vision: VisionStates | None = None,
+    relevance: Tensor | None = None,
 ) -> Iterator[Pruned]:
     """Prune visual tokens in every prompt that `model` reads inside the block, by `method` ("fastv@144" or a Method).
 
@@ -52,6 +53,7 @@ def prune(
         every image.
     asked: for methods that read ground truth, the grid cells of what each sample's question is about.
     vision: for methods that look at the vision tower, where the model is not given pixels (`Bundle.generate`).
+    relevance: [samples with a picture, V], for methods that compare patches with questions (`models.clip.ClipText`).
     Set `pruned.sample_ids` and the others for each batch where the block holds several.
 
     Raises UserError for a method that does not fit the model, a model that is being pruned already, several images in a
@@ -60,7 +62,7 @@ def prune(
     if model in _pruned_models:
         raise UserError("this model is being pruned already; leave that block first, one method at a time")
     method = get_method(method) if isinstance(method, str) else method
-    pruned = Pruned(model, method, sample_ids, asked, vision)
+    pruned = Pruned(model, method, sample_ids, asked, vision, relevance)
     with ExitStack() as stack:
         _pruned_models.add(model)
         stack.callback(_pruned_models.discard, model)
@@ -78,12 +80,13 @@ class Pruned:
         sample_ids: Sequence[str | int] | None = None,
         asked: Sequence[Sequence[int] | None] | None = None,
         vision: VisionStates | None = None,
+        relevance: Tensor | None = None,
     ) -> None:
         self.model: Any = model
         self.geometry = model_geometry(model.config, place_of(model))
         self.method = method.solve(self.geometry)
         self.method.verify(partial(fingerprint, model))
-        self.sample_ids, self.asked, self.vision = sample_ids, asked, vision
+        self.sample_ids, self.asked, self.vision, self.relevance = sample_ids, asked, vision, relevance
         self._text_model: Any = model.model.language_model
         self._beams = 1
         self._generating = False
@@ -172,7 +175,7 @@ class Pruned:
         if cache is not None and cache.is_compileable:
             raise UserError("pruned layers need caches of different lengths: use the default cache, not a static one")
         names = None if self.sample_ids is None else [str(name) for name in self.sample_ids]
-        given = Given(names, self.asked, self.vision)
+        given = Given(names, self.asked, self.vision, self.relevance)
         given.check(len(input_ids) // beams)
         prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
         tower = partial(TowerView, self.model)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Positions = Literal["1d", "contiguous", "2d"]
-Need = Literal["vision", "embeddings", "asked"]
+Need = Literal["vision", "embeddings", "asked", "relevance"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,11 @@ class Method(ABC):
         return "1d"
 
     @property
+    def text_tower(self) -> str | None:
+        """The CLIP checkpoint that compares patches with questions, for methods that need "relevance"; else None."""
+        return None
+
+    @property
     def weights(self) -> str | None:
         """A hash of what was trained for the method: answers under other weights are answers of another method."""
         return None
@@ -91,6 +96,10 @@ class Method(ABC):
     def counts(self) -> tuple[int, ...] | None:
         """Visual tokens, merged ones included, from each prune layer on; None where they depend on the data."""
         return None
+
+    def average_for(self, geometry: Geometry) -> int | None:
+        """The average that the budget comes to; None without a budget, and on a solved method."""
+        return self.average
 
     def _solved(self, **parameters: Any) -> Self:
         """A copy without a budget, with these parameters, that remembers what was asked for."""

@@ -92,6 +92,10 @@ class Point(Protocol):
         """What the vision tower made of the pictures; for methods whose `needs` name it."""
 
     @property
+    def relevance(self) -> Tensor:
+        """[B, V]: cosine of each patch with the question in CLIP's shared space; for methods whose needs name it."""
+
+    @property
     def asked(self) -> Tensor:
         """[B, V] bool: cells of the things that the question is about, from ground truth; for methods that need it."""
 
