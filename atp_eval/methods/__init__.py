@@ -39,6 +39,10 @@ _HOMES = {
     "visionzip": "visionzip:VisionZip",
     "sparsevlm": "sparsevlm:SparseVLM",
     "pyramiddrop": "pyramiddrop:PyramidDrop",
+    "dart": "dart:DART",
+    "downsample": "downsample:Downsample",
+    "oracle": "truth:Oracle",
+    "background": "truth:Background",
 }
 
 

@@ -40,7 +40,7 @@ MATRIX = (
     Row(
         "fastv",
         ("fastv:layer=1,keep=36", "fastv@36"),
-        ("fastv:layer=1,keep=7", "fastv:layer=4,keep=20"),
+        ("fastv:layer=1,keep=7", "fastv:layer=4,keep=20", "fastv:layer=2,r=0.625"),
         lambda method, point: point.last_row(),
     ),
     Row(
@@ -66,4 +66,27 @@ MATRIX = (
     ),
     Row("divprune", ("divprune@36", "divprune:ratio=1"), ("divprune:keep=7", "divprune:ratio=1/3")),
     Row("vispruner", ("vispruner@36",), ("vispruner:keep=7", "vispruner:keep=20,important_ratio=0.3")),
+    Row(
+        "dart",
+        ("dart:layer=1,keep=36", "dart@36", "dart:layer=2,keep=36,rule=paper"),
+        (
+            "dart",
+            "dart:layer=1,keep=3",
+            "dart:layer=2,keep=17",
+            "dart:layer=3,max_num_truncation=16",
+            "dart:layer=2,keep=17,rule=paper",
+        ),
+    ),
+    Row(
+        "downsample",
+        ("downsample@36", "downsample@36:positions=1d"),
+        ("downsample:rows=3,cols=3", "downsample:rows=2,cols=5", "downsample:rows=4,cols=3,positions=1d"),
+        budgets=(9, 20, 36),
+    ),
+    Row("oracle", ("oracle:layer=0,keep=36", "oracle@36"), ("oracle:layer=0,keep=2", "oracle:layer=2,keep=9,seed=3")),
+    Row(
+        "background",
+        ("background:layer=2,keep=36", "background@36"),
+        ("background:layer=0,keep=33", "background:layer=2,keep=35,seed=1"),
+    ),
 )
