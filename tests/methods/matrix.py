@@ -67,6 +67,34 @@ MATRIX = (
     Row("divprune", ("divprune@36", "divprune:ratio=1"), ("divprune:keep=7", "divprune:ratio=1/3")),
     Row("vispruner", ("vispruner@36",), ("vispruner:keep=7", "vispruner:keep=20,important_ratio=0.3")),
     Row(
+        "prumerge",
+        ("prumerge@36", "prumerge:keep=36,rule=paper"),
+        ("prumerge", "prumerge:keep=1", "prumerge:ratio=1/4,neighbours=3", "prumerge:keep=12,neighbours=3,rule=paper"),
+        budgets=(9, 20, 35, 36),
+    ),
+    Row(
+        "prumerge_plus",
+        ("prumerge_plus@36",),
+        (
+            "prumerge_plus",
+            "prumerge_plus:keep=2",
+            "prumerge_plus:ratio=1/4,neighbours=3",
+            "prumerge_plus:keep=12,neighbours=3,rule=paper",
+        ),
+        budgets=(9, 20, 35, 36),
+    ),
+    Row(
+        "visionzip",
+        ("visionzip@36",),
+        (
+            "visionzip:keep=1",
+            "visionzip:keep=9,rule=paper",
+            "visionzip:keep=20,contextual=8",
+            "visionzip@9:contextual=0",
+        ),
+        budgets=(9, 20, 35, 36),
+    ),
+    Row(
         "dart",
         ("dart:layer=1,keep=36", "dart@36", "dart:layer=2,keep=36,rule=paper"),
         (
