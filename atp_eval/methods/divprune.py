@@ -23,11 +23,14 @@ from atp_eval.methods.point import Point
 def cosine_distances(features: Tensor) -> Tensor:
     """1 - cosine of every two tokens: features [B, V, D] -> [B, V, V], in fp32 (fp64 for fp64 features).
 
-    A feature of zeros has the cosine 0 with all (the authors' code divides by its norm and makes NaN).
+    A feature of zeros has the cosine 0 with all (the authors' code divides by its norm and makes NaN). Symmetric to the
+    last bit, which a matrix product is not: the loneliest token and its neighbour are often each other's nearest, and
+    rounding must not decide between them.
     """
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     unit = features / features.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-    return 1 - unit @ unit.transpose(1, 2)
+    cosines = unit @ unit.transpose(1, 2)
+    return 1 - (cosines + cosines.transpose(1, 2)) / 2
 
 
 def max_min(distances: Tensor, count: int) -> Tensor:

@@ -69,6 +69,16 @@ def test_distances_are_one_minus_the_cosine_whatever_the_lengths() -> None:
     torch.testing.assert_close(cosine_distances(x)[0], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
+def test_two_that_are_each_others_nearest_tie_exactly() -> None:
+    """As in this drawing, where a matrix product's rounding would prefer 9 to 5."""
+    drawn = features(2, 10, 5, seed=66)
+    distances = cosine_distances(drawn)
+    assert torch.equal(distances, distances.transpose(1, 2))
+    nearest = distances.masked_fill(torch.eye(10, dtype=torch.bool), 9.0).min(1)
+    assert nearest.indices[0, [5, 9]].tolist() == [9, 5] and nearest.values[0].max() == nearest.values[0, 5]
+    assert divprune(drawn, 1)[0].tolist() == [5]
+
+
 def test_half_precision_is_compared_in_single() -> None:
     x = features(1, 4, 8, seed=2).half()
     assert cosine_distances(x).dtype == torch.float32
