@@ -34,6 +34,7 @@ _HOMES = {
     "schedule": "schedule:Schedule",
     "divprune": "divprune:DivPrune",
     "vispruner": "vispruner:VisPruner",
+    "cdpruner": "cdpruner:CDPruner",
     "prumerge": "prumerge:PruMerge",
     "prumerge_plus": "prumerge:PruMergePlus",
     "visionzip": "visionzip:VisionZip",

@@ -67,6 +67,12 @@ MATRIX = (
     Row("divprune", ("divprune@36", "divprune:ratio=1"), ("divprune:keep=7", "divprune:ratio=1/3")),
     Row("vispruner", ("vispruner@36",), ("vispruner:keep=7", "vispruner:keep=20,important_ratio=0.3")),
     Row(
+        "cdpruner",
+        ("cdpruner@36:relevance=llm",),
+        ("cdpruner:keep=7,relevance=llm", "cdpruner:keep=20,relevance=llm"),
+        budgets=(),
+    ),
+    Row(
         "prumerge",
         ("prumerge@36", "prumerge:keep=36,rule=paper"),
         ("prumerge", "prumerge:keep=1", "prumerge:ratio=1/4,neighbours=3", "prumerge:keep=12,neighbours=3,rule=paper"),
