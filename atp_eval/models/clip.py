@@ -145,7 +145,7 @@ def _config(name: str) -> Any:
             raise UserError(f"cannot read the configuration of clip={name}: {first}") from error
         raise UserError(
             f"clip={name} is neither a folder nor in the local Hugging Face cache, and could not be fetched. With a "
-            f"network: hf download {name}; without one, copy its folder here and give the path"
+            f"network: hf download {name}; without one, copy its folder here and give the path, or choose relevance=llm"
         ) from error
     if config.model_type != "clip":
         raise UserError(f"clip={name} is a {config.model_type} model, not a CLIP with a text tower")
