@@ -50,7 +50,7 @@ class Answerer:
         self.cache = EncodedCache()
         self.looks = any("vision" in method.needs for method in methods.values())
         self.texts = {
-            name: ClipText.load(name, width=bundle.geometry.vision.hidden, device=bundle.device, dtype=bundle.dtype)
+            name: ClipText.load(name, width=bundle.geometry.vision.hidden, device=bundle.device)
             for name in {method.text_tower for method in methods.values()}
             if name is not None
         }
