@@ -101,6 +101,25 @@ MATRIX = (
         budgets=(9, 20, 35, 36),
     ),
     Row(
+        "sparsevlm",
+        ("sparsevlm:keep=36-36-36", "sparsevlm@36"),
+        (
+            "sparsevlm",
+            "sparsevlm:official=64",
+            "sparsevlm:layers=1-2-4,keep=20-15-9",
+            "sparsevlm:layers=1-3,keep=36-5",
+            "sparsevlm:layers=2-3-4,keep=1-1-1",
+        ),
+        budgets=(9, 14, 20, 35),
+    ),
+    Row(
+        "pyramiddrop",
+        ("pyramiddrop:ratio=1", "pyramiddrop@36"),
+        ("pyramiddrop", "pyramiddrop:ratio=0.7,layers=1-3", "pyramiddrop:layers=1-2-4,keep=36-12-2"),
+        lambda method, point: point.coming_row(),
+        budgets=(9, 14, 20, 35),
+    ),
+    Row(
         "dart",
         ("dart:layer=1,keep=36", "dart@36", "dart:layer=2,keep=36,rule=paper"),
         (

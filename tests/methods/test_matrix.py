@@ -84,7 +84,7 @@ class FakePoint:
     def last_row(self) -> torch.Tensor:
         return self._scores
 
-    self_score = cross_score = last_row
+    self_score = cross_score = coming_row = last_row
 
 
 @pytest.mark.parametrize(("row", "spec"), RANKED)
