@@ -10,6 +10,7 @@ import pytest
 import torch
 from engine.reference import Reference
 from engine.small import make_batch, small_llava, step_by_step
+from engine.test_syncs import reads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import pyramiddrop as literal
@@ -202,3 +203,7 @@ def test_a_batch_of_unequal_prompts_is_pruned_like_its_samples() -> None:
         reference.logits_of(batch.single(row), 1)
         for layer in range(5):
             assert traces[row].keep_at(layer).tolist() == reference.kept[layer].tolist()
+
+
+def test_choosing_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reads(monkeypatch, "pyramiddrop") == 0

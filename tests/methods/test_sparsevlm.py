@@ -11,6 +11,7 @@ import pytest
 import torch
 from engine.reference import Reference
 from engine.small import make_batch, small_llava, step_by_step
+from engine.test_syncs import reads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import sparsevlm as literal
@@ -378,3 +379,7 @@ def test_what_a_spec_leaves_open_is_solved_once() -> None:
     assert solved.cells == 36 and solved == get_method(str(solved)) and solved.positions == "contiguous"
     with pytest.raises(AssertionError, match="solve"):
         get_method(str(solved)).counts()
+
+
+def test_choosing_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reads(monkeypatch, "sparsevlm") == 0
