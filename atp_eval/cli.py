@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | tasks | doctor | train | ablate | adapter`.
+"""The command line: `atp-eval run | report | show | list | tasks | doctor | budget | train | ablate | adapter`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -15,8 +15,9 @@ import typer
 
 from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
+from atp_eval.budget_commands import BUDGET_EPILOG, budget
 from atp_eval.errors import TaskFailure, UserError, unknown
-from atp_eval.terminal import Json, console, print_json, split_names
+from atp_eval.terminal import Json, console, print_json, split_methods, split_names
 from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
 
 INTERRUPTED = 130  # exit code
@@ -67,17 +68,6 @@ def common(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
-
-
-def split_methods(text: str) -> list[str]:
-    """`fastv:layer=2,keep=72,random@144` as two specs: a piece that is only `key=value` belongs to the one before."""
-    specs: list[str] = []
-    for part in split_names(text):
-        if specs and "=" in part and not {":", "@"} & set(part.split("=")[0]):
-            specs[-1] += f",{part}"
-        else:
-            specs.append(part)
-    return specs
 
 
 @app.command(epilog=RUN_EPILOG)
@@ -230,6 +220,7 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+app.command(epilog=BUDGET_EPILOG)(budget)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=ABLATE_EPILOG)(ablate)
 app.add_typer(adapter_app, name="adapter")

@@ -26,3 +26,14 @@ def console() -> Any:
 def split_names(text: str) -> list[str]:
     """`gqa,mmb` as a list."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_methods(text: str) -> list[str]:
+    """`fastv:layer=2,keep=72,random@144` as two specs: a piece that is only `key=value` belongs to the one before."""
+    specs: list[str] = []
+    for part in split_names(text):
+        if specs and "=" in part and not {":", "@"} & set(part.split("=")[0]):
+            specs[-1] += f",{part}"
+        else:
+            specs.append(part)
+    return specs

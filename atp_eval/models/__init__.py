@@ -66,15 +66,14 @@ def load_model(
     for what, value, choices in (
         ("image mode", image, ("pad", "crop")),
         ("prompt", prompt, ("hf", "vicuna_v1")),
-        ("attention", attention, ATTENTIONS),
     ):
         if value not in choices:
             raise unknown(what, value, choices)
     if trust_remote_code:
         raise UserError("trust_remote_code is not supported: LLaVA models are part of transformers and bring no code")
-    where = _device(device)
-    kind = _dtype(dtype, where)
-    _check_attention(attention, where, kind)
+    where = find_device(device)
+    kind = find_dtype(dtype, where)
+    check_attention(attention, where, kind)
     source, config = model_source(name), model_config(name)
     if image == "crop" and config.vision_feature_select_strategy == "full":
         raise UserError(f"image mode crop: the SigLIP processor of {name!r} stretches pictures, it crops none; use pad")
@@ -162,7 +161,8 @@ def model_config(name: str) -> LlavaConfig:
     return config
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """A device by name; `auto` is a GPU where there is one. Raises UserError for one that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -180,8 +180,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> Any:
-    """A torch.dtype, or "auto" for the checkpoint's own."""
+def find_dtype(name: str, device: torch.device) -> Any:
+    """A torch.dtype, or "auto" for the checkpoint's own. Raises UserError for an unknown one."""
     name = name.removeprefix("torch.")
     name = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}.get(name, name)
     if name == "auto":
@@ -191,7 +191,10 @@ def _dtype(name: str, device: torch.device) -> Any:
     return DTYPES[name]
 
 
-def _check_attention(attention: str, device: torch.device, dtype: Any) -> None:
+def check_attention(attention: str, device: torch.device, dtype: Any) -> None:
+    """Raise UserError for an attention implementation that is unknown, or cannot run there."""
+    if attention not in ATTENTIONS:
+        raise unknown("attention", attention, ATTENTIONS)
     if attention != "flash_attention_2":
         return
     if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:

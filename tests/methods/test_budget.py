@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atp_eval.cost import KNOWN, ModelGeometry, Place, VisionGeometry, averages, tokens_per_layer
+from atp_eval.cost.calibration import Calibration, calibration_path, find_calibration, save_calibration
+from atp_eval.cost.flops import prefill
 from atp_eval.errors import UserError
-from atp_eval.methods import Geometry, get_method
+from atp_eval.methods import Geometry, Method, get_method, method_names
 from atp_eval.methods.budget import average_input, scale_layer
 from atp_eval.methods.fastv import FastV
 from atp_eval.methods.grid import uniform_cells, uniform_order
 from atp_eval.methods.pool import Pool
 from atp_eval.methods.schedule import Schedule
+from atp_eval.paper import printed_tables
 
 LLAVA, TINY = Geometry(32, (24, 24)), Geometry(8, (24, 24))
+LLAVA_7B = KNOWN["llava-hf/llava-1.5-7b-hf"]
+HERE = Place("an abacus, 2 threads", "float32", "sdpa")
 
 
 @pytest.mark.parametrize(("layer", "counts"), [(2, (166, 115, 98, 55, 30)), (3, (152, 99, 82, 38, 11))])
@@ -32,17 +44,12 @@ def test_the_default_layer_is_the_papers_on_its_depth_and_leaves_room_on_others(
     assert str(get_method("fastv").solve(LLAVA)) == "fastv:layer=2,keep=288"
 
 
-@pytest.mark.parametrize(("layers", "keep", "average"), [
-    ((1,), (130,), 143.9375),
-    ((4, 14, 24), (162, 54, 18), 144.0),
-    ((4, 14, 24), (136, 68, 34), 144.25),
-    ((4, 14, 24), (126, 88, 20), 143.875),
-    ((1, 13, 25), (98, 79, 16), 87.875),
-])  # fmt: skip
-def test_table_2_averages_reproduce(layers: tuple[int, ...], keep: tuple[int, ...], average: float) -> None:
-    """ATP-LLaVA, Tab. 2: printed as 144 and 88."""
-    assert average_input(LLAVA, layers, keep) == average
-    assert round(average) in (144, 88)
+def test_table_2_averages_reproduce() -> None:
+    """ATP-LLaVA, Tab. 2, from the figures that ship: the exact averages of what is printed as 144 and 88."""
+    rows = printed_tables()["pruning_strategy"]["rows"]
+    found = [average_input(LLAVA, row["layers"], row["kept"]) for row in rows]
+    assert found == [576, 143.9375, 144.0, 144.25, 143.875, 87.875]
+    assert [round(average) for average in found] == [row["tokens"] for row in rows]
 
 
 def test_schedules_solve_for_their_budget() -> None:
@@ -104,3 +111,140 @@ def test_pooled_grids_have_exactly_the_budget(rows: int, cols: int, average: int
         return
     assert isinstance(solved, Pool) and solved.rows and solved.cols
     assert solved.rows * solved.cols == average and solved.rows <= rows and solved.cols <= cols
+
+
+# ------------------------------------------------------------------ bytes, FLOPs, time
+
+
+def in_layers(solved: Method, geometry: Geometry) -> list[int]:
+    counts = solved.counts()
+    assert counts is not None
+    return tokens_per_layer(geometry, solved.prune_layers, counts)
+
+
+def cost(kind: str, geometry: ModelGeometry, tokens: list[int]) -> float:
+    """Of the three kinds of budgets, by the formulas themselves."""
+    if kind == "kv":
+        return sum(tokens) * 2 * 2 * geometry.kv_heads * geometry.head_dim
+    if kind == "flops":
+        return prefill(geometry, [count + 64 for count in tokens]).total
+    return find_calibration(geometry).seconds(tokens)
+
+
+@pytest.fixture
+def times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder."""
+    monkeypatch.setenv("ATP_EVAL_CACHE", str(tmp_path))
+    yield tmp_path
+
+
+def test_what_75_6_mb_and_their_likes_are() -> None:
+    """144 tokens on average are 75.5 MB in bf16; 75.6 leave room for nothing more."""
+    assert str(get_method("fastv@kv=75.6MB").solve(LLAVA_7B)) == "fastv:layer=2,keep=115"
+    assert str(get_method("grid@kv=75.6MB:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=144"
+    assert str(get_method("grid@kv=72MiB:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=144"  # 75.497472 MB
+    assert str(get_method("grid@kv=25%:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=144"
+    assert str(get_method("grid@kv=75.497471MB:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=143"
+    assert str(get_method("grid@kv=100%:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=576"
+
+
+def above(name: str, average: int) -> Iterator[list[int]]:
+    """Tokens in the layers for each average above that can be had; pool has no grid of 145 bins."""
+    for more in range(average + 1, 577):
+        with suppress(UserError):
+            yield in_layers(get_method(f"{name}@{more}").solve(LLAVA_7B), LLAVA_7B)
+
+
+COUNTED = [name for name in method_names() if name not in ("upper_bound", "atp")]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("budget", ["kv=75.6MB", "flops=35%"])
+def test_every_method_with_an_average_meets_other_budgets(name: str, budget: str) -> None:
+    """As large as an average of whole tokens can be without costing more than was asked for."""
+    kind = budget.partition("=")[0]
+    full = cost(kind, LLAVA_7B, [576] * 32)
+    limit = 75.6e6 if kind == "kv" else 0.35 * full
+    solved = get_method(f"{name}@{budget}").solve(LLAVA_7B)
+    assert solved.label == f"{name}@{budget}"
+    tokens = in_layers(solved, LLAVA_7B)
+    assert cost(kind, LLAVA_7B, tokens) <= limit
+    larger = next(more for more in above(name, int(averages(tokens).input)) if more != tokens)
+    assert cost(kind, LLAVA_7B, larger) > limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layers=st.integers(2, 40), rows=st.integers(1, 12), cols=st.integers(1, 12), heads=st.sampled_from([1, 2, 4]),
+    name=st.sampled_from(["fastv", "grid", "pool", "schedule", "random"]), percent=st.integers(1, 100),
+    kind=st.sampled_from(["kv", "flops"]),
+)  # fmt: skip
+def test_targets_are_met_or_refused_with_a_nearest_that_works(
+    layers: int, rows: int, cols: int, heads: int, name: str, percent: int, kind: str
+) -> None:
+    vision = VisionGeometry(2, 16, 2, 32, image_size=48, patch_size=8, feature_layer=-2)
+    geometry = ModelGeometry(layers, (rows, cols), 32, 4, heads, 8, 64, 200, vision)
+    spec = f"{name}@{kind}={percent}%"
+    try:
+        solved = get_method(spec).solve(geometry)
+    except UserError as error:
+        if "The nearest is " in str(error):
+            nearest = get_method(str(error).partition("The nearest is ")[2])
+            least = in_layers(nearest.solve(geometry), geometry)
+            assert cost(kind, geometry, least) > percent / 100 * cost(kind, geometry, [rows * cols] * layers)
+        else:  # a schedule's layers do not fit a model of so few
+            assert name == "schedule" and layers < 8
+        return
+    full = cost(kind, geometry, [rows * cols] * layers)
+    assert cost(kind, geometry, in_layers(solved, geometry)) <= percent * full / 100 * (1 + 1e-12)
+
+
+MEASURED = Calibration(HERE, 64, 3, (1, 101, 576), (1.0, 2.0, 10.0))
+
+
+def test_seconds_of_a_schedule_are_the_mean_of_its_layers() -> None:
+    assert MEASURED.seconds([1]) == 1 and MEASURED.seconds([576, 576]) == 10
+    assert MEASURED.seconds([576, 101, 1, 1]) == (10 + 2 + 1 + 1) / 4
+    assert MEASURED.seconds([51]) == 1.5
+    noisy = replace(MEASURED, tokens=(1, 10, 20, 30), medians=(1.0, 3.0, 2.0, 4.0))
+    assert [noisy.seconds([n]) for n in (1, 10, 15, 20, 30)] == [1, 2.5, 2.5, 2.5, 4]  # more tokens take no less time
+
+
+def test_budgets_of_time_are_met_by_measured_times(times: Path) -> None:
+    here = replace(LLAVA_7B, place=HERE)
+    assert save_calibration(here, MEASURED).parent.parent == times
+    assert find_calibration(here) == MEASURED
+    assert str(get_method("grid@time=20%:layer=0").solve(here)) == "grid:layer=0,keep=101"
+    assert str(get_method("grid@time=1999ms:layer=0").solve(here)) == "grid:layer=0,keep=100"
+    solved = get_method("fastv@time=2.5s").solve(here)
+    assert MEASURED.seconds(in_layers(solved, here)) <= 2.5
+    with pytest.raises(
+        UserError, match=r"fastv@time=1s is out of reach on this model. The nearest is (fastv@time=\S+s)"
+    ) as e:
+        get_method("fastv@time=1s").solve(here)
+    get_method(str(e.value).rpartition(" ")[2]).solve(here)
+
+
+def test_times_of_another_place_or_size_do_not_count(times: Path) -> None:
+    save_calibration(replace(LLAVA_7B, place=HERE), MEASURED)
+    for other in (
+        replace(LLAVA_7B, place=HERE._replace(device="a GPU")),
+        replace(LLAVA_7B, place=HERE._replace(dtype="bfloat16")),
+        replace(LLAVA_7B, place=HERE._replace(attention="eager")),
+        replace(LLAVA_7B, place=HERE, num_layers=31),
+    ):
+        with pytest.raises(UserError, match=r"was timed on .*; run: atp-eval budget --measure --model MODEL") as error:
+            get_method("fastv@time=30%").solve(other)
+        assert other.place is not None and other.place.dtype in str(error.value)
+    small_tower = replace(LLAVA_7B, place=HERE, vision=VisionGeometry(1, 8, 1, 8, 336, 14, -1), has_cls=False)
+    assert find_calibration(small_tower) == MEASURED  # the LLM alone is timed
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"version": 9}', '{"version": 1, "tokens": [], "medians": []}'])
+def test_broken_times_are_one_line_with_the_command(times: Path, text: str) -> None:
+    here = replace(LLAVA_7B, place=HERE)
+    path = save_calibration(here, MEASURED)
+    assert path == calibration_path(here) and json.loads(path.read_text())["rounds"] == 3
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"cannot read the measured times in .*; measure again: atp-eval budget"):
+        find_calibration(here)

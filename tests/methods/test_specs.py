@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atp_eval.cost import KNOWN
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, get_method, method_names
 from atp_eval.methods.fastv import FastV
 from atp_eval.methods.random import Random
 from atp_eval.methods.schedule import Schedule
 
-LLAVA, TINY = Geometry(32, (24, 24)), Geometry(8, (24, 24))
+LLAVA, TINY, LLAVA_7B = Geometry(32, (24, 24)), Geometry(8, (24, 24)), KNOWN["llava-hf/llava-1.5-7b-hf"]
 
 
 def test_specs_are_read() -> None:
@@ -30,7 +31,47 @@ def test_labels_leave_defaults_out() -> None:
     assert str(get_method("fastv@144").solve(LLAVA)) == "fastv:layer=2,keep=115"
 
 
+@pytest.mark.parametrize(("spec", "label"), [
+    ("fastv@kv=75.6MB", "fastv@kv=75.6MB"),
+    (" fastv @ kv = 075.60 MB : layer = 3 ", "fastv@kv=75.6MB:layer=3"),
+    ("random@flops=30.0%:seed=2", "random@flops=30%:seed=2"),
+    ("grid@kv=100%", "grid@kv=100%"),
+    ("schedule@flops=2.5T:ratio=1/2", "schedule@flops=2.5T"),
+    ("pool@time=250ms", "pool@time=250ms"),
+])  # fmt: skip
+def test_targets_are_read_and_keep_their_name(spec: str, label: str) -> None:
+    method = get_method(spec)
+    assert method.label == str(method) == label
+    assert get_method(label) == method and method.average is None
+
+
+def test_targets_differ_where_they_ask_for_something_else() -> None:
+    specs = ("fastv@kv=75.6MB", "fastv@kv=75.6MiB", "fastv@kv=75.5MB", "fastv@flops=30%", "fastv@time=30%",
+             "random@kv=75.6MB", "fastv@kv=75.6MB:layer=3", "fastv@1")  # fmt: skip
+    assert all(get_method(a) != get_method(b) for a in specs for b in specs if a != b)
+
+
+def test_solving_for_a_target_leaves_the_method_itself_under_the_name_that_was_asked() -> None:
+    solved = get_method("fastv@kv=75.6MB").solve(LLAVA_7B)
+    assert (str(solved), solved.label) == ("fastv:layer=2,keep=115", "fastv@kv=75.6MB")
+    assert solved == get_method("fastv@144").solve(LLAVA_7B) == solved.solve(LLAVA_7B)
+
+
 @pytest.mark.parametrize(("spec", "message"), [
+    ("fastv@kw=75MB", "unknown budget 'kw'. Did you mean: kv?"),
+    ("fastv@kv=75mb", "unknown unit of kv 'mb'. Did you mean: MB?"),
+    ("fastv@flops=30ms", "unknown unit of flops 'ms'"),
+    ("fastv@kv=", "the budget 'kv=' must be a number with a unit, such as kv=75.6MB"),
+    ("fastv@kv=75.6", "must be a number with a unit"),
+    ("fastv@kv=-5MB", "must be a number with a unit"),
+    ("fastv@kv=1e3MB", "must be a number with a unit"),
+    ("fastv@kv=٣MB", "must be a number with a unit"),
+    ("fastv@kv=3MB@4", "must be a number with a unit"),
+    ("fastv@kv=0MB", "the budget 'kv=0MB' must be above 0"),
+    ("fastv@flops=100.5%", "the budget 'flops=100.5%' must be above 0 and at most 100%"),
+    ("fastv@kv=75MB:keep=3", "fastv: give a budget (@kv=75MB) or keep=3, not both"),
+    ("upper_bound@kv=75MB", "upper_bound@kv=75MB: the upper bound prunes nothing and takes no budget"),
+    ("pool@kv=75MB:rows=3,cols=3", "pool needs a budget or a shape"),
     ("", "an empty method"),
     ("fastvv", "unknown method 'fastvv'. Did you mean: fastv?"),
     ("FastV@144", "unknown method 'FastV'. Did you mean: fastv?"),
@@ -94,6 +135,14 @@ def test_wrong_specs_are_one_clear_line(spec: str, message: str) -> None:
      "The nearest is schedule@73"),
     ("schedule:layers=1-40,keep=9-3", LLAVA, "layer=40 is not in this model"),
     ("schedule:keep=9-3", LLAVA, "3 layers need as many counts in keep, not 2"),
+    ("fastv@kv=1MB", LLAVA_7B, "fastv@kv=1MB is out of reach on this model. The nearest is fastv@kv=19.37MB"),
+    ("fastv@flops=5%:layer=8", LLAVA_7B, "The nearest is fastv@flops=32.45%:layer=8"),
+    ("pool@kv=200kB", LLAVA_7B, "The nearest is pool@kv=524.3kB"),
+    ("fastv@kv=303MB", LLAVA_7B, "without pruning it is only kv=302MB; ask for kv=100% or less"),
+    ("fastv@kv=50%:layer=40", LLAVA_7B, "fastv@kv=50%:layer=40: fastv: layer=40 is not in this model"),
+    ("atp@kv=25%", LLAVA_7B, "atp@kv=25%: atp@576: no trained adapter; none ships for this model"),
+    ("fastv@kv=75.6MB", LLAVA, "kv=75.6MB needs a whole ModelGeometry"),
+    ("fastv@time=30%", LLAVA_7B, "a budget of time needs to know where the model runs"),
 ])  # fmt: skip
 def test_what_does_not_fit_the_model_names_the_nearest_that_does(spec: str, geometry: Geometry, message: str) -> None:
     with pytest.raises(UserError) as error:
@@ -107,7 +156,7 @@ def test_what_does_not_fit_the_model_names_the_nearest_that_does(spec: str, geom
 @settings(max_examples=300, deadline=None)
 @given(
     st.text(max_size=40)
-    | st.builds(str.__add__, st.sampled_from(method_names()), st.text("@:=,-/.0123456789layerkp", max_size=24))
+    | st.builds(str.__add__, st.sampled_from(method_names()), st.text("@:=,-/.%0123456789layerkvpMBflosT", max_size=24))
 )
 def test_any_text_is_a_method_or_a_user_error(text: str) -> None:
     try:
@@ -116,3 +165,18 @@ def test_any_text_is_a_method_or_a_user_error(text: str) -> None:
         assert str(error)
     else:
         assert get_method(str(method)) == method
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["fastv", "pool", "schedule"]), st.sampled_from(["kv", "flops", "time"]),
+    st.from_regex(r"[0-9.]{1,6}", fullmatch=True), st.sampled_from(["%", "MB", "MiB", "T", "ms", "m"]),
+)  # fmt: skip
+def test_any_target_is_read_back_or_refused(name: str, kind: str, number: str, unit: str) -> None:
+    try:
+        method = get_method(f"{name}@{kind}={number}{unit}")
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert get_method(str(method)) == method
+        assert float(str(method).partition("=")[2].removesuffix(unit)) == float(number)
