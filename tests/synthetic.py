@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from atp_eval.benchmarks import MINI_MME, aggregate, get_benchmark
+from atp_eval.cost import ModelGeometry, VisionGeometry
 from atp_eval.records import BenchmarkInfo, Manifest, Result, Run, SampleRecord, asked_text, read_run
 from atp_eval.trace import KeepTrace, Stage
 from atp_eval.writer import RunWriter
 
 LAYERS, SIDE = 8, 24
+GEOMETRY = ModelGeometry(LAYERS, (SIDE, SIDE), 128, 4, 4, 32, 384, 304, VisionGeometry(4, 192, 6, 768, 336, 14, -1))
 PROTOCOL = {"model": "tiny", "weights": "1a2b3c4d", "suite": "mini", "dtype": "float32", "prompt": "hf", "seed": 0}
 Picture = Callable[[str], Image.Image]
 
@@ -81,7 +83,7 @@ def write_run(
         created="2026-11-21T09:00:00+00:00",
         atp_eval="0.1.0",
         versions={"lmms-eval": "0.7.3", "torch": "2.15.0"},
-        model={"id": "tiny", "weights": "1a2b3c4d", "geometry": {"layers": LAYERS, "grid": [SIDE, SIDE]}},
+        model={"id": "tiny", "weights": "1a2b3c4d", "geometry": asdict(GEOMETRY)},
         protocol=PROTOCOL | (protocol or {}),
         config={"tasks": list(benchmarks), "methods": list(methods), "model": "tiny", "seed": 0, "limit": None},
         benchmarks=infos,

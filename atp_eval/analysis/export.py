@@ -1,24 +1,27 @@
-"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet, and one
-row a method whose counts vary between samples."""
+"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet; what each
+method's tokens cost, what they go with where they vary, and which of them methods have in common, as CSV."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from atp_eval.analysis.agreement import Agreement
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import Summary
 from atp_eval.writer import write_atomically
 
-ADAPTIVITY = "adaptivity.csv"
+FAIRNESS, ADAPTIVITY, AGREEMENT = "fairness.csv", "adaptivity.csv", "agreement.csv"
 NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet")
 
 
 def write_summary(summary: Summary, folder: Path) -> list[Path]:
-    """Write NAMES into a folder, and ADAPTIVITY where some method's counts vary between samples; their paths."""
+    """Write NAMES into a folder, FAIRNESS where tokens are known, ADAPTIVITY where some method's counts vary between
+    samples, and AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = comparison_frame(summary)
     write_atomically(folder / NAMES[0], json.dumps(summary.to_json(), indent=1) + "\n")
@@ -26,9 +29,17 @@ def write_summary(summary: Summary, folder: Path) -> list[Path]:
     write_atomically(folder / NAMES[2], frame.to_csv(index=False))
     frame.to_parquet(folder / NAMES[3], index=False)
     written = [folder / name for name in NAMES]
-    if summary.adaptivity:
-        written.append(folder / ADAPTIVITY)
-        write_atomically(written[-1], adaptivity_frame(summary).to_csv(index=False))
+    more = {
+        FAIRNESS: fairness_frame(summary),
+        ADAPTIVITY: adaptivity_frame(summary),
+        AGREEMENT: agreement_frame(summary.agreement),
+    }
+    for name, table in more.items():
+        if table.empty:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            written.append(folder / name)
+            write_atomically(written[-1], table.to_csv(index=False))
     return written
 
 
@@ -67,6 +78,63 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def fairness_frame(summary: Summary) -> pd.DataFrame:
+    """One row a method: tokens in each convention, quantiles over questions, bytes of the KV cache, prefill's FLOPs."""
+    budgets = {label: place for place, group in enumerate(summary.fairness.groups, 1) for label in group}
+    return pd.DataFrame(
+        {
+            "method": r.label,
+            "budget_group": budgets.get(r.label),
+            **{"tokens": r.tokens.input, "tokens_output": r.tokens.output, "tokens_final": r.tokens.final},
+            **{"tokens_q05": r.low, "tokens_q95": r.high, "kv_bytes": r.kv_bytes},
+            **{"prefill_flops": r.flops, "prefill_flops_share": r.flops_share},
+        }
+        for r in summary.fairness.rows
+    ).astype({"budget_group": "Int64"} if summary.fairness.rows else {})
+
+
+def agreement_frame(found: Agreement | None) -> pd.DataFrame:
+    """One row a measure, method (or two) and stretch of layers over which nothing changes.
+
+    measure: overlap (Jaccard), asked (share of the cells asked about), row or column (mean place).
+    """
+    if found is None:
+        return pd.DataFrame()
+    rows: list[dict[str, Any]] = []
+    for o in found.overlaps:
+        rows += stretches("overlap", (o.first, o.second), o.samples, found.shape.layers, o.starts, o.values)
+    for p in found.places:
+        places = {"row": p.row, "column": p.column}
+        if p.recall:
+            rows += stretches("asked", (p.label, None), p.asked, found.shape.layers, p.starts, p.recall)
+        for name, values in places.items():
+            plain = [(value, None, None) for value in values]
+            rows += stretches(name, (p.label, None), p.samples, found.shape.layers, p.starts, plain)
+    return pd.DataFrame(rows)
+
+
+def stretches(
+    measure: str,
+    methods: tuple[str, str | None],
+    samples: int,
+    layers: int,
+    starts: Sequence[int],
+    values: Sequence[tuple[Interval, float | None, Interval | None]],
+) -> list[dict[str, Any]]:
+    """Rows of `agreement_frame`, one for each of `starts`; values: with what chance gives, and the difference."""
+    ends = [*starts[1:], layers]
+    return [
+        {
+            **{"measure": measure, "method": methods[0], "other": methods[1]},
+            **{"first_layer": first, "last_layer": end - 1, "samples": samples},
+            **spread("value", value),
+            "chance": chance,
+            **spread("gain", gain),
+        }
+        for first, end, (value, chance, gain) in zip(starts, ends, values, strict=True)
+    ]
 
 
 def adaptivity_frame(summary: Summary) -> pd.DataFrame:

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from atp_eval.analysis.adaptivity import Adaptivity, measure_adaptivity, question_rows
+from atp_eval.analysis.agreement import Agreement, agreement_rows, measure_agreement
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
+from atp_eval.analysis.fairness import Cost, Fairness, Prompts, compare_budgets, cost_of, model_sizes, prompts
 from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
 from atp_eval.analysis.retention import COLUMNS as SCORED
@@ -23,7 +25,11 @@ from atp_eval.analysis.tokens import combine, count_tokens, token_stats
 from atp_eval.benchmarks import BENCHMARKS
 from atp_eval.records import BenchmarkInfo, Run
 
-COLUMNS = [*SCORED, "error", "invalid", "new_tokens", "seconds", "vision_seconds", "batch", "warm", "trace"]
+COLUMNS = [
+    *SCORED,
+    *("error", "invalid", "new_tokens", "prompt_tokens", "seconds", "vision_seconds", "batch", "warm", "trace"),
+]
+MOST_TOGETHER = 24  # methods that are all held against each other; of more, only those of like budgets
 TOLERANCE = 0.0005  # of a metric's scale, between lmms-eval's number and ours from its samples
 
 
@@ -32,6 +38,7 @@ class Cell:
     """A method on a benchmark: its Score, the label it is held against, and what sums over benchmarks need besides."""
 
     score: Score
+    prompts: Prompts
     reference: str | None
     retained: Retained
     times: pd.DataFrame
@@ -57,17 +64,40 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
     names = run_names(runs)
     summaries = tuple(put_together(e, names[e.run.path], cells[e.label]) for e in methods)
     full = [m.tokens.averages.full for m in summaries if m.tokens]
+    fairness = compare_budgets(list(costs(methods, summaries, cells)))
     return Summary(
         runs=tuple(names.values()),
         benchmarks=tuple(rows),
         methods=summaries,
         contrasts=tuple(contrasts(cells)),
-        warnings=(*warnings, *gaps(summaries, rows)),
+        warnings=(*warnings, *gaps(summaries, rows), *fairness.warnings),
         resamples=resamples,
         full_tokens=max(full, default=math.nan),
         adaptivity=tuple(adaptive(methods, summaries, resamples, seed)),
         hindsight=tuple(in_hindsight(methods, resamples, seed)),
+        fairness=fairness,
+        agreement=agreement(methods, fairness, resamples, seed),
     )
+
+
+def costs(
+    methods: Sequence[Entry], summaries: Sequence[MethodSummary], cells: dict[str, dict[str, Cell]]
+) -> Iterator[Cost]:
+    """What each method's tokens came to, of those whose tokens are known."""
+    for entry, summary in zip(methods, summaries, strict=True):
+        if summary.tokens is None:
+            continue
+        found = [cell.prompts for cell in cells[entry.label].values() if len(cell.prompts.tokens)]
+        sizes = model_sizes(entry.run.manifest)
+        yield cost_of(entry.label, entry.is_reference, summary.tokens, found, sizes)
+
+
+def agreement(methods: Sequence[Entry], fairness: Fairness, resamples: int, seed: int) -> Agreement | None:
+    """What the pruning methods keep alike; None without any."""
+    labels = tuple(row.label for row in fairness.rows if not row.is_reference)
+    groups = fairness.groups if len(labels) > MOST_TOGETHER else (labels,)
+    pruned = [entry for entry in methods if entry.label in labels]
+    return measure_agreement(agreement_rows(pruned), groups, resamples=resamples, seed=seed)
 
 
 def adaptive(
@@ -106,6 +136,10 @@ def measure(
 ) -> dict[str, Cell]:
     """The cells of a benchmark by label; the methods share the bootstrap's draws."""
     frames = {e.label: e.rows(row.name, COLUMNS) for e in present}
+    asked = {
+        e.label: prompts(frames[e.label]["trace"], frames[e.label]["prompt_tokens"], model_sizes(e.run.manifest))
+        for e in present
+    }
     # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
     tokens = {label: token_stats(count_tokens(frame.pop("trace"))) for label, frame in frames.items()}
     found = {e.label: reference_of(e, present) for e in present}
@@ -133,7 +167,7 @@ def measure(
             tokens=tokens[e.label],
             timing=timing(times[e.label], ratios),
         )
-        cells[e.label] = Cell(score, reference, retained, times[e.label], ratios, errors, invalid)
+        cells[e.label] = Cell(score, asked[e.label], reference, retained, times[e.label], ratios, errors, invalid)
     return cells
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from atp_eval.analysis.aggregation import Sums
 from atp_eval.analysis.significance import Interval, cluster_bootstrap, percentile_interval
 
 Vector = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def within(values: Vector, stratum: NDArray[Any]) -> Vector:
@@ -20,7 +21,7 @@ def within(values: Vector, stratum: NDArray[Any]) -> Vector:
     return values - means[stratum]
 
 
-def intervals(parts: Mapping[str, Sums], resamples: int, seed: int) -> dict[str, Interval]:
+def intervals(parts: Mapping[Key, Sums], resamples: int, seed: int) -> dict[Key, Interval]:
     """Each statistic with its percentile interval; all see the same draws of clusters."""
     totals = cluster_bootstrap(np.concatenate([p.sums for p in parts.values()], axis=1), resamples, seed)
     found, start = {}, 0
@@ -38,7 +39,7 @@ def summed(cluster: NDArray[Any], size: int, *columns: Vector) -> Vector:
     return np.stack([np.bincount(cluster, column, minlength=size) for column in columns], axis=1)
 
 
-def ratio(a: Vector, b: Vector) -> Vector:
+def ratio(a: NDArray[Any], b: NDArray[Any]) -> Vector:
     """a / b; NaN where b is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b > 0, a / b, np.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,17 @@ class Entry:
         """
         path = self.run.path / slug(self.method) / benchmark / PARQUET
         filters = None if docs is None else [("doc_id", "in", [int(d) for d in docs])]
-        there = columns and [c for c in columns if c in parquet.read_schema(path).names]
+        names = parquet.read_schema(path).names
+        there = columns and [c for c in columns if c in names]
         rows = pd.read_parquet(path, columns=there, filters=filters).sort_values("doc_id", ignore_index=True)
         return rows if columns is None else rows.reindex(columns=columns)
+
+    def pieces(self, benchmark: str, columns: list[str], size: int) -> Iterator[pd.DataFrame]:
+        """`rows`, at most `size` at a time, for what need not be in memory at once."""
+        with parquet.ParquetFile(self.run.path / slug(self.method) / benchmark / PARQUET) as file:
+            there = [c for c in columns if c in file.schema_arrow.names]
+            for piece in file.iter_batches(size, columns=there):
+                yield piece.to_pandas().reindex(columns=columns)
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from atp_eval.analysis.adaptivity import Adaptivity
+from atp_eval.analysis.agreement import Agreement
 from atp_eval.analysis.efficiency import Timing
+from atp_eval.analysis.fairness import Fairness, compare_budgets
 from atp_eval.analysis.hindsight import Hindsight
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.tokens import TokenStats
@@ -93,7 +95,8 @@ class Summary:
     """The comparison of some runs. warnings: what a reader must know before trusting it, one sentence each.
 
     full_tokens: visual tokens of the unpruned model. adaptivity: of the methods whose counts vary between samples.
-    hindsight: of the rankings that were run with several fixed counts.
+    hindsight: of the rankings that were run with several fixed counts. fairness: what the methods' tokens came to.
+    agreement: which cells the pruning methods keep; None without any.
     """
 
     runs: tuple[str, ...]
@@ -105,6 +108,8 @@ class Summary:
     full_tokens: float
     adaptivity: tuple[Adaptivity, ...] = ()
     hindsight: tuple[Hindsight, ...] = ()
+    fairness: Fairness = field(default_factory=lambda: compare_budgets(()))
+    agreement: Agreement | None = None
 
     @property
     def has_retention(self) -> bool:
