@@ -22,6 +22,8 @@ from atp_eval.errors import UserError
 from atp_eval.paths import data_folder
 from atp_eval.records import Run
 from atp_eval.reporting.adaptive import adaptive_words, objects_panels, signed
+from atp_eval.reporting.agreement import agreement_parts
+from atp_eval.reporting.fairness import quantity, verdict
 from atp_eval.reporting.figures import layers_figure, retention_figure
 from atp_eval.reporting.gallery import Picture, cards, pictures
 from atp_eval.reporting.headline import headline
@@ -85,6 +87,8 @@ def render(runs: Sequence[Run], summary: Summary, differences: dict[str, list[An
             figure_layers=layers_figure(summary, series),
             adaptive_words=adaptive_words(summary.adaptivity, summary.hindsight),
             panels=objects_panels(summary.adaptivity, series),
+            fairness_words=verdict(summary.fairness),
+            agreement=agreement_parts(summary.agreement, summary.fairness, series),
             cards=cards(shown, kept),
             pictures=list(kept.values()),
             layers=max((len(m.tokens.mean) for m in summary.methods if m.tokens), default=0),
@@ -119,6 +123,7 @@ def environment(folder: Path) -> Environment:
         "bounds": bounds,
         "signed": lambda interval, digits=1: signed(Interval(interval.value), digits),
         "rate": rate,
+        "quantity": quantity,
         "heat": heat,
         "breakable": breakable,
         "swatch": swatch,

@@ -91,6 +91,7 @@ def method_panel(row: dict[str, Any]) -> Panel:
         merged = trace.stages[-1].merged if trace.stages else 0
         parts.append(Text(half_blocks(cells), style="cyan"))
         parts.append(Text(f"{trace.average_input:.1f} tokens on average, {trace.final} at the end"))
+        parts.append(Text(f"{trace.average_output:.1f} counted where they leave a layer"))
         if merged:
             parts.append(Text(f"{merged} of them merged from several cells"))
     return Panel(Group(*parts), title=row["method"], expand=False)

@@ -89,14 +89,14 @@ def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_page_has_all_its_parts(page: str) -> None:
     found = Outline(page)
     ids = [attributes.get("id") for _, attributes in found.elements]
-    assert {"verdict", "results", "tokens", "heat", "samples", "cost", "protocol"} <= set(ids)
+    assert {"verdict", "results", "tokens", "fairness", "heat", "agreement", "samples", "cost", "protocol"} <= set(ids)
     assert len([i for i in ids if i]) == len({i for i in ids if i})
     text = " ".join(found.text)
     for label in METHODS:
         assert label in text
     assert "What this model shows is said of this model only." in text
     assert "atp-eval run --tasks gqa,mme,pope" in text
-    assert found.tags().count("table") == 5
+    assert found.tags().count("table") == 6 + 1 + 4  # of them the heat map and what kept cells are, layer by layer
     assert found.tags().count("article") == 8
 
 
@@ -106,7 +106,7 @@ def test_what_counts_go_with_is_shown_where_they_vary(page: str, tmp_path: Path)
     found = Outline(build(write_run(tmp_path / "run", methods=methods, documents=12), tmp_path))
     text = " ".join(" ".join(found.text).split())
     assert "#adaptive" in [a.get("href") for t, a in found.elements if t == "a"]
-    assert found.tags().count("table") == 6 and found.tags().count("figure") == 3
+    assert found.tags().count("table") == 6 + 1 + 4 + 1 and found.tags().count("figure") == 2 + 1 + 3
     assert re.search(r"atp@ ?144 keeps \d+\.\d visual tokens on average", text.replace("\u00a0", " "))
     assert "cells asked about" in text and "fine − coarse" in text
     assert (tmp_path / "run" / "adaptivity.csv").exists()
@@ -116,9 +116,10 @@ def test_without_known_objects_there_is_neither_their_figure_nor_their_columns(t
     methods = {"upper_bound": METHODS["upper_bound"], "atp@144": FakeMethod(0.8, [(1, (100, 300))])}
     run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=12)
     for path in run.path.rglob("samples.parquet"):
-        pd.read_parquet(path).assign(objects=None, asked_cells=None).to_parquet(path, index=False)
+        table = pd.read_parquet(path).assign(objects=None, asked_cells=None, asked_map=None)
+        table.to_parquet(path, index=False)
     text = " ".join(Outline(build(run, tmp_path)).text)
-    assert "Is it adaptive?" in text and "cells asked about" not in text and "Figure 3." not in text
+    assert "Is it adaptive?" in text and "cells asked about" not in text and "Figure 4." not in text
 
 
 def test_links_and_labels_lead_somewhere(page: str) -> None:
