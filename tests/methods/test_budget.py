@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine.small import answer, make_batch, small_llava
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atp_eval.cost import KNOWN, ModelGeometry, Place, VisionGeometry, averages, tokens_per_layer
 from atp_eval.cost.calibration import Calibration, calibration_path, find_calibration, save_calibration
 from atp_eval.cost.flops import prefill
+from atp_eval.engine import model_geometry, prune
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, Method, get_method, method_names
 from atp_eval.methods.budget import average_input, scale_layer
@@ -146,6 +148,20 @@ def test_what_75_6_mb_and_their_likes_are() -> None:
     assert str(get_method("grid@kv=25%:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=144"
     assert str(get_method("grid@kv=75.497471MB:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=143"
     assert str(get_method("grid@kv=100%:layer=0").solve(LLAVA_7B)) == "grid:layer=0,keep=576"
+
+
+def test_a_pruned_model_keeps_to_its_target() -> None:
+    model, batch = small_llava(), make_batch((5, 9), (3, 4))
+    full = 36 * 5 * 2 * 2 * 8 * 2  # tokens, layers, key and value, key heads, their size, bf16
+    for spec in ("grid@kv=50%", "random@kv=5.76kB", "pool@flops=70%"):
+        with prune(model, spec) as pruned:
+            answer(model, batch, steps=2)
+            assert pruned.method.label == spec
+            tokens = pruned.traces[1].tokens_per_layer()
+        if "kv" in spec:
+            assert full * 0.45 < int(tokens.sum()) * 2 * 2 * 8 * 2 <= full / 2 == 5760
+        else:
+            assert tokens.tolist() == in_layers(pruned.method, model_geometry(model.config)) and tokens[0] < 36
 
 
 def above(name: str, average: int) -> Iterator[list[int]]:
