@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | tasks | doctor | budget | train | ablate | adapter`.
+"""The command line: `atp-eval run | report | show | list | tasks | doctor | budget | train | ablate | sweep | adapter`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -17,6 +17,7 @@ from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.budget_commands import BUDGET_EPILOG, budget
 from atp_eval.errors import TaskFailure, UserError, unknown
+from atp_eval.sweep_commands import SWEEP_EPILOG, sweep
 from atp_eval.terminal import Json, console, print_json, split_methods, split_names
 from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
 
@@ -169,12 +170,13 @@ def show(
 )
 def list_things(
     what: Annotated[
-        str, typer.Argument(help="methods, benchmarks, models, adapters, ablations or runs.", show_default=False)
+        str,
+        typer.Argument(help="methods, benchmarks, models, adapters, ablations, sweeps or runs.", show_default=False),
     ],
     folder: Annotated[Path, typer.Option(help="Where `list runs` looks.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List the methods, benchmarks, models, adapters, ablations or runs there are."""
+    """List the methods, benchmarks, models, adapters, ablations, sweeps or runs there are."""
     from atp_eval import listing
 
     if what not in listing.LISTS:
@@ -223,6 +225,7 @@ def doctor(as_json: Json = False) -> None:
 app.command(epilog=BUDGET_EPILOG)(budget)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=ABLATE_EPILOG)(ablate)
+app.command(epilog=SWEEP_EPILOG)(sweep)
 app.add_typer(adapter_app, name="adapter")
 
 

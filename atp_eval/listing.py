@@ -84,6 +84,22 @@ def ablations(folder: Path) -> list[Row]:
     ]
 
 
+def sweeps(folder: Path) -> list[Row]:
+    """The sweeps that come with the package."""
+    from atp_eval.sweep.settings import load_sweep
+    from atp_eval.sweep.settings import sweeps as named
+
+    return [
+        {
+            "sweep": name,
+            "title": found.title,
+            "budgets": ", ".join(map(str, found.columns)),
+            "families": ", ".join(family.title for family in found.families),
+        }
+        for name, found in ((name, load_sweep(name)) for name in named())
+    ]
+
+
 def runs(folder: Path) -> list[Row]:
     """Run folders below `folder`, the newest first."""
     rows = []
@@ -112,6 +128,7 @@ LISTS: dict[str, Callable[[Path], list[Row]]] = {
     "models": models,
     "adapters": adapters,
     "ablations": ablations,
+    "sweeps": sweeps,
     "runs": runs,
 }
 

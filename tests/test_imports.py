@@ -49,7 +49,7 @@ LIGHT = [
     "config",
     "paper",
 ]
-ONLY_IMPORTED_BY = {"cli": {"__main__"}, "run": {"ablation", "cli"}, "reporting": {"cli"}}
+ONLY_IMPORTED_BY = {"cli": {"__main__"}, "run": {"ablation", "cli", "sweep"}, "reporting": {"cli"}}
 
 
 class Import(NamedTuple):
