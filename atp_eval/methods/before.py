@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def check_cls(label: str, geometry: Geometry) -> None:
+    """Raise UserError for a vision tower without a CLS token."""
+    if not geometry.has_cls:
+        raise UserError(f"{label} needs a vision tower with a CLS token, this has none; divprune works without")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BeforeLLM(Method):
     """Prune once, before layer 0, so that every layer reads `keep` tokens and the budget is the count itself.

@@ -17,15 +17,10 @@ from atp_eval.methods.base import Need
 from atp_eval.methods.before import BeforeLLM
 from atp_eval.methods.decision import Decision, keep_cells
 from atp_eval.methods.point import Embeddings, Point
+from atp_eval.methods.tensors import cosines, unit
 
 EPSILON = 1e-6  # the authors'
 CLIP = "openai/clip-vit-large-patch14-336"  # LLaVA-1.5's vision tower, with the text tower that LLaVA leaves out
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features [..., D] of length 1, in at least fp32; those of zeros stay zeros."""
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    return features / features.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
 
 
 def text_relevance(embeddings: Embeddings) -> Tensor:
@@ -52,8 +47,8 @@ def min_max(relevance: Tensor) -> Tensor:
 
 def conditional_kernel(features: Tensor, relevance: Tensor) -> Tensor:
     """diag(q) S diag(q) [B, V, V]: cosines S of the features [B, V, D], and q the relevance [B, V] after `min_max`."""
-    length_one, quality = unit(features), min_max(relevance)
-    return quality[:, :, None] * (length_one @ length_one.transpose(1, 2)) * quality[:, None]
+    quality = min_max(relevance)
+    return quality[:, :, None] * cosines(features) * quality[:, None]
 
 
 def greedy_map(kernel: Tensor, count: int) -> Tensor:

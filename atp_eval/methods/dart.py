@@ -18,6 +18,7 @@ from atp_eval.methods.decision import Decision, keep_cells
 from atp_eval.methods.point import Point
 from atp_eval.methods.set_order import set_order
 from atp_eval.methods.single import SinglePoint
+from atp_eval.methods.tensors import rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,20 +78,15 @@ def dart(
         text = norms.argsort(dim=1, descending=True, stable=True)[:, :PIVOTS]
         there = torch.cat([torch.ones_like(image, dtype=torch.bool), is_text.gather(1, text)], dim=1)  # [B, P]
         places = torch.cat([image, (is_text.cumsum(1) - 1).gather(1, text) + cells], dim=1) + start
-        pivots = torch.cat([_rows(features, image), _rows(text_features, text)], dim=1)
+        pivots = torch.cat([rows(features, image), rows(text_features, text)], dim=1)
         turns = set_order(places)
-        there, alike = there.gather(1, turns), cosines(_rows(pivots, turns), features)  # [B, P], [B, P, V]
+        there, alike = there.gather(1, turns), cosines(rows(pivots, turns), features)  # [B, P], [B, P, V]
         if rule == "paper":
             nearest = alike.masked_fill(~there[..., None], float("inf")).amin(1, keepdim=True)
             taken = _least(nearest, torch.full_like(places[:, :1], count - PIVOTS), taken)
         else:
             taken = _least(alike, _shares(there, count - PIVOTS), taken)
     return taken.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, n, D] at `index` [B, m] -> [B, m, D]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
 
 
 def _shares(there: Tensor, total: int) -> Tensor:

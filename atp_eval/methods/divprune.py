@@ -18,6 +18,7 @@ from atp_eval.methods.before import BeforeLLM
 from atp_eval.methods.budget import check_keep
 from atp_eval.methods.decision import Decision, keep_cells
 from atp_eval.methods.point import Point
+from atp_eval.methods.tensors import cosines
 
 
 def cosine_distances(features: Tensor) -> Tensor:
@@ -27,10 +28,8 @@ def cosine_distances(features: Tensor) -> Tensor:
     last bit, which a matrix product is not: the loneliest token and its neighbour are often each other's nearest, and
     rounding must not decide between them.
     """
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    unit = features / features.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-    cosines = unit @ unit.transpose(1, 2)
-    return 1 - (cosines + cosines.transpose(1, 2)) / 2
+    similarity = cosines(features)
+    return 1 - (similarity + similarity.transpose(1, 2)) / 2
 
 
 def max_min(distances: Tensor, count: int) -> Tensor:

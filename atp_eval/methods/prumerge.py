@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Method, Need, Positions
+from atp_eval.methods.before import check_cls
 from atp_eval.methods.budget import check_average, check_keep
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
@@ -81,10 +82,7 @@ class PruMerge(Method):
         return (0,)
 
     def solve(self, geometry: Geometry) -> Self:
-        if not geometry.has_cls:
-            raise UserError(
-                f"{self.label} needs a vision tower with a CLS token, this has none; divprune works without"
-            )
+        check_cls(self.label, geometry)
         cells, keep = geometry.cells, self.keep or self.average
         if self.average is not None:
             check_average(self.name, self.average, geometry)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from atp_eval.methods.grid import spread
+from atp_eval.methods.tensors import rows
 
 Rule = Literal["code", "paper"]
 
@@ -145,7 +146,7 @@ def merge(
     """
     precision = torch.promote_types(features.dtype, torch.float32)
     pool, place = selection.pool, torch.arange(selection.pool.shape[1], device=features.device)
-    x, unit = _rows(features.to(precision), pool), _rows(normalize(keys.to(precision), dim=-1), pool)
+    x, unit = rows(features.to(precision), pool), rows(normalize(keys.to(precision), dim=-1), pool)
     a = attention.to(precision).gather(1, pool)[:, None]  # [B, 1, V]
     itself = place[:tokens, None] == place  # [tokens, V]
     similarity = (unit[:, :tokens] @ unit.transpose(1, 2)).masked_fill(itself, float("-inf"))
@@ -178,8 +179,3 @@ def _arranged(attention: Tensor, top: Tensor, grid: Tensor) -> Selection:
     key = torch.where(top, _ranks(attention), torch.where(grid, cells + index, 2 * cells + index))
     pool = key.argsort(dim=1)
     return Selection(pool, (top | grid).sum(1), pool)
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, V, C] at `index` [B, n] -> [B, n, C]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -22,6 +22,7 @@ from atp_eval.methods.decision import Decision
 from atp_eval.methods.density_peaks import density_peaks
 from atp_eval.methods.point import Point
 from atp_eval.methods.stages import Stages, scale_layers
+from atp_eval.methods.tensors import rows
 
 LAYERS = (3, 7, 16)  # the authors prune the outputs of layers 2, 6 and 15
 CELLS = 576  # the image that the official counts are for
@@ -86,7 +87,7 @@ def sparsify(scores: Tensor, hidden: Tensor, keep: int) -> Sparsified:
     count = stage_counts(scores.shape[1], keep)
     ranked = scores.argsort(dim=1, descending=True, stable=True)
     recycled = ranked[:, count.keep : count.keep + count.recycled]
-    found = density_peaks(_rows(hidden, recycled), count.clusters)
+    found = density_peaks(rows(hidden, recycled), count.clusters)
     return Sparsified(ranked[:, : count.keep].sort(dim=1).values, recycled.gather(1, found.centres), found.merged)
 
 
@@ -172,7 +173,7 @@ class SparseVLM(Stages):
         tokens = (cells, *tokens_after(cells, self.keep))[stage]
         sequence = point.order.argsort(dim=1)[:, :tokens]  # [B, v] cells, earlier clusters where they stand
         scores = point.rows(raters(*point.embeddings)).gather(1, sequence)
-        kept, clusters, merged = sparsify(scores, _rows(point.hidden, sequence), self.keep[stage])
+        kept, clusters, merged = sparsify(scores, rows(point.hidden, sequence), self.keep[stage])
 
         kept, clusters = sequence.gather(1, kept), sequence.gather(1, clusters)
         stay = torch.cat([kept, clusters], dim=1)
@@ -186,8 +187,3 @@ class SparseVLM(Stages):
             values=torch.zeros_like(point.hidden).scatter(1, index, merged.to(point.hidden.dtype)),
             order=sequence.new_zeros(batch, cells).scatter(1, stay, places),
         )
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, n, D] at `index` [B, m] -> [B, m, D]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Need
-from atp_eval.methods.before import BeforeLLM
+from atp_eval.methods.before import BeforeLLM, check_cls
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
+from atp_eval.methods.tensors import cls_attention, rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,17 +35,6 @@ class Choice(NamedTuple):
     targets: Tensor
 
 
-def class_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """[B, V]: attention probability from CLS to each patch, summed over heads.
-
-    queries, keys: [B, H, 1 + V, d], projections with bias, unscaled, CLS first, of the encoder layer whose output is
-    projected. Computed in fp32 (fp64 for fp64 inputs); in the authors' fp16 more of the values tie.
-    """
-    precision = torch.promote_types(queries.dtype, torch.float32)
-    logits = (queries[:, :, :1].to(precision) @ keys.to(precision).transpose(2, 3))[:, :, 0] * keys.shape[-1] ** -0.5
-    return logits.softmax(-1).sum(1)[:, 1:]
-
-
 def split(tokens: int) -> int:
     """Contextual tokens among `tokens`: 5 of 32, rounded (halves to the even number).
 
@@ -54,8 +44,9 @@ def split(tokens: int) -> int:
 
 
 def choose(attention: Tensor, dominant: int, contextual: int) -> Choice:
-    """For attention [B, V]: the dominant - 1 highest cells, and `contextual` targets evenly spread over the others.
+    """The dominant - 1 cells of the highest attention [B, V], and `contextual` targets evenly spread over the others.
 
+    attention: probabilities from CLS, summed over heads (`cls_attention`).
     dominant >= 1 counts CLS; dominant + contextual <= V + 1. Of equal values the earlier cell is higher. Targets are
     every step-th of the others from the first, step = max(1, others // contextual), whatever is in them.
     """
@@ -79,7 +70,7 @@ def contextual_tokens(features: Tensor, keys: Tensor, choice: Choice, rule: Rule
     paper: the mean of x_t and its own ones together ("merge" as an average).
     """
     precision = torch.promote_types(features.dtype, torch.float32)
-    x, unit = _rows(features.to(precision), choice.rest), _rows(normalize(keys.to(precision), dim=-1), choice.rest)
+    x, unit = rows(features.to(precision), choice.rest), rows(normalize(keys.to(precision), dim=-1), choice.rest)
     count = len(choice.targets)
     target, unit_target = x[:, choice.targets], unit[:, choice.targets]
     if count == 0:
@@ -113,10 +104,7 @@ class VisionZip(BeforeLLM):
     rule: Rule = "code"
 
     def solve(self, geometry: Geometry) -> Self:
-        if not geometry.has_cls:
-            raise UserError(
-                f"{self.label} needs a vision tower with a CLS token, this has none; divprune works without"
-            )
+        check_cls(self.label, geometry)
         solved = super().solve(geometry)
         assert solved.keep is not None, "solved"
         contextual = split(solved.keep) if self.contextual is None else self.contextual
@@ -134,7 +122,7 @@ class VisionZip(BeforeLLM):
             return Decision(torch.ones_like(point.kept), count=cells)
         vision = point.vision
         keys = vision.keys("own")
-        choice = choose(class_attention(vision.queries("own"), keys), self.keep - self.contextual, self.contextual)
+        choice = choose(cls_attention(vision.queries("own"), keys).sum(1), self.keep - self.contextual, self.contextual)
         merged = contextual_tokens(vision.features, keys[:, :, 1:].mean(1), choice, self.rule)
         targets = choice.rest[:, choice.targets]
         new = vision.project(torch.cat([vision.cls_feature[:, None], merged], dim=1))  # [B, 1 + C, D]
@@ -155,8 +143,3 @@ class VisionZip(BeforeLLM):
             ),
             order=order.new_zeros(keep.shape).scatter(1, torch.cat([free, choice.dominant, targets], dim=1), order),
         )
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, V, C] at `index` [B, n] -> [B, n, C]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -14,29 +14,12 @@ from torch import Tensor
 
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Need
-from atp_eval.methods.before import BeforeLLM
+from atp_eval.methods.before import BeforeLLM, check_cls
 from atp_eval.methods.decision import Decision, keep_cells
 from atp_eval.methods.point import Point
+from atp_eval.methods.tensors import cls_attention, cosines
 
 STEP = 8  # tokens that a round of removing duplicates drops at most
-
-
-def cls_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """[B, V]: attention probability of each patch from the CLS token, mean over heads, in at least fp32.
-
-    queries, keys: [B, H, 1 + V, d], CLS first, unscaled. The softmax is over CLS too; its column is left out and the
-    rest not normalised again.
-    """
-    exact = torch.promote_types(queries.dtype, torch.float32)
-    logits = (keys.to(exact) @ queries[:, :, 0, :, None].to(exact))[..., 0] * queries.shape[-1] ** -0.5  # [B, H, 1 + V]
-    return logits.softmax(-1)[..., 1:].mean(1)
-
-
-def cosines(features: Tensor) -> Tensor:
-    """[B, V, V] of features [B, V, C], in at least fp32; a feature of zeros has the cosine 0 with all."""
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    unit = features / features.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-    return unit @ unit.transpose(1, 2)
 
 
 def without_duplicates(similarity: Tensor, tokens: Tensor, count: int) -> Tensor:
@@ -64,9 +47,9 @@ def without_duplicates(similarity: Tensor, tokens: Tensor, count: int) -> Tensor
 def vispruner(features: Tensor, attention: Tensor, count: int, important_ratio: float = 0.5) -> tuple[Tensor, Tensor]:
     """The important [B, int(count * important_ratio)] and the diverse tokens [B, rest] that VisPruner keeps.
 
-    features: [B, V, C], before the projector. attention: [B, V], from the CLS token (`cls_attention`). The important
-    ones come by falling attention (of equal ones the earlier first), the diverse ones as `without_duplicates` leaves
-    them. No token is in both. Runs on the device without waiting for it.
+    features: [B, V, C], before the projector. attention: [B, V], from CLS, mean over heads (`cls_attention`). The
+    important ones come by falling attention (of equal ones the earlier first), the diverse ones as `without_duplicates`
+    leaves them. No token is in both. Runs on the device without waiting for it.
     """
     order = attention.argsort(dim=1, descending=True, stable=True)
     important = int(count * important_ratio)
@@ -95,10 +78,7 @@ class VisPruner(BeforeLLM):
             raise UserError(f"vispruner: important_ratio={self.important_ratio} must be from 0 to 1")
 
     def solve(self, geometry: Geometry) -> VisPruner:
-        if not geometry.has_cls:
-            raise UserError(
-                f"{self.label} needs a vision tower with a CLS token, and this one has none; divprune works without"
-            )
+        check_cls(self.label, geometry)
         return super().solve(geometry)
 
     def decide(self, point: Point) -> Decision:
@@ -107,5 +87,5 @@ class VisPruner(BeforeLLM):
         if self.keep == cells:
             return Decision(torch.ones_like(point.kept), count=cells)
         vision = point.vision
-        attention = cls_attention(vision.queries("own"), vision.keys("own"))
+        attention = cls_attention(vision.queries("own"), vision.keys("own")).mean(1)
         return keep_cells(torch.cat(vispruner(vision.features, attention, self.keep, self.important_ratio), 1), cells)

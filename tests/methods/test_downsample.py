@@ -17,7 +17,8 @@ from torch.nn.functional import interpolate
 from atp_eval.engine import prune
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, get_method
-from atp_eval.methods.downsample import Downsample, middle_cells, placed
+from atp_eval.methods.bins import middle_cells
+from atp_eval.methods.downsample import Downsample
 
 LLAVA = Geometry(32, (24, 24))
 
@@ -121,9 +122,9 @@ def test_bad_parameters_are_refused(spec: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("downsample@131", "no picture of 131 patches has nearly the shape of 24 x 24. The nearest is downsample@130"),
+    ("downsample@131", "downsample@131: no 131 bins over 24 x 24 cells are nearly square. The nearest is downsample@130"),
     ("downsample@577", "downsample@577: an image has only 576"),
-    ("downsample:rows=25,cols=3", "downsample: 25 x 3 patches are more than the 24 x 24 of the picture"),
+    ("downsample:rows=25,cols=3", "downsample: 25 x 3 bins do not fit a grid of 24 x 24"),
 ])  # fmt: skip
 def test_what_does_not_fit_the_picture_is_refused(spec: str, message: str) -> None:
     with pytest.raises(UserError) as error:
@@ -133,7 +134,7 @@ def test_what_does_not_fit_the_picture_is_refused(spec: str, message: str) -> No
 
 def test_placing_casts_to_the_width_of_the_hidden_states() -> None:
     like = torch.zeros(1, 4, 2, dtype=torch.float64)
-    decision = placed(torch.ones(1, 2, 2), torch.tensor([1, 3]), like)
+    decision = Downsample(rows=2, cols=1).placed(torch.ones(1, 2, 2), (2, 2), like)
     assert decision.values is not None and decision.values.dtype == torch.float64 and decision.count == 2
     assert decision.values[0].sum(1).tolist() == [0.0, 2.0, 0.0, 2.0]
 

@@ -18,7 +18,8 @@ from atp_eval.cost import KNOWN
 from atp_eval.engine import prune
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, get_method
-from atp_eval.methods.visionzip import Choice, VisionZip, choose, class_attention, contextual_tokens, split
+from atp_eval.methods.tensors import cls_attention
+from atp_eval.methods.visionzip import Choice, VisionZip, choose, contextual_tokens, split
 from methods.spliced import sharp_llava, spliced
 
 LLAVA = Geometry(32, (24, 24))
@@ -42,14 +43,14 @@ def test_attention_is_a_softmax_for_each_head_summed_over_heads() -> None:
     keys = torch.full((1, 2, 3, 4), 7.0, dtype=torch.float64)
     keys[0, 0, :, 0] = floats(0, log(2), log(5))
     expected = floats([2 / 8 + 1 / 3, 5 / 8 + 1 / 3])
-    torch.testing.assert_close(class_attention(queries, keys), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(cls_attention(queries, keys).sum(1), expected, rtol=0, atol=1e-15)
 
 
 def test_half_precision_is_computed_in_single() -> None:
     queries, keys = normal(1, 2, 5, 4, seed=1).half(), normal(1, 2, 5, 4, seed=2).half()
-    attention = class_attention(queries, keys)
+    attention = cls_attention(queries, keys).sum(1)
     assert attention.dtype == torch.float32
-    assert torch.equal(attention, class_attention(queries.float(), keys.float()))
+    assert torch.equal(attention, cls_attention(queries.float(), keys.float()).sum(1))
     x, choice = normal(1, 4, 3, seed=3).half(), choose(attention, 2, 1)
     found = contextual_tokens(x, keys[:, 0, 1:], choice)
     assert found.dtype == torch.half
@@ -125,7 +126,7 @@ def test_parity_with_the_literal_version(
     total = 1 + round(share * cells)
     contextual = round(part * (total - 1))
     queries, keys = normal(batch, 2, 1 + cells, 3, seed=seed), normal(batch, 2, 1 + cells, 3, seed=seed + 1)
-    features, attention = normal(batch, cells, 4, seed=seed + 2), class_attention(3 * queries, keys)
+    features, attention = normal(batch, cells, 4, seed=seed + 2), cls_attention(3 * queries, keys).sum(1)
     slow = floats(*map(literal.class_attention, (3 * queries).tolist(), keys.tolist()))
     torch.testing.assert_close(attention, slow, rtol=0, atol=1e-12)
     metric = keys[:, :, 1:].mean(1)

@@ -14,7 +14,8 @@ from reference import vispruner as literal
 
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, get_method
-from atp_eval.methods.vispruner import cls_attention, vispruner, without_duplicates
+from atp_eval.methods.tensors import cls_attention
+from atp_eval.methods.vispruner import vispruner, without_duplicates
 
 LLAVA = Geometry(32, (24, 24))
 
@@ -54,7 +55,7 @@ def test_attention_is_the_cls_row_over_cls_and_patches_and_the_mean_over_heads()
     keys = torch.zeros(1, 2, 3, 4, dtype=torch.float64)
     keys[0, 0, 1, 0], keys[0, 0, 2, 0] = math.log(2), math.log(5)
     expected = torch.tensor([[(2 / 8 + 1 / 3) / 2, (5 / 8 + 1 / 3) / 2]], dtype=torch.float64)
-    torch.testing.assert_close(cls_attention(queries, keys), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(cls_attention(queries, keys).mean(1), expected, rtol=0, atol=1e-15)
     assert cls_attention(queries.half(), keys.half()).dtype == torch.float32
 
 
@@ -184,7 +185,7 @@ def test_attention_equals_the_literal_version(heads: int, cells: int, size: int,
     queries, keys = drawn(2, heads, cells + 1, size, seed=seed), drawn(2, heads, cells + 1, size, seed=seed + 1)
     expected = [literal.cls_attention(q[:, 0].tolist(), k.tolist()) for q, k in zip(queries, keys, strict=True)]
     torch.testing.assert_close(
-        cls_attention(queries, keys), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10
+        cls_attention(queries, keys).mean(1), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10
     )
 
 
