@@ -3,12 +3,14 @@
     python benchmarks/prefill.py                              # 16 of 32 layers, bf16, CPU: 9 GB of memory, minutes
     python benchmarks/prefill.py --layers 8 --dtype float32   # where the CPU has no instructions for bf16
     python benchmarks/prefill.py --layers 4 --batch 8
+    python benchmarks/prefill.py --all                        # every method that has a budget, at 144 tokens
     python benchmarks/prefill.py --layers 32 --device cuda --json prefill.json
 
-Weights are random: time does not depend on them. The vision tower is left out (features go in), the language model is
-whole but for the number of layers. `atp@144` is an ATP with untrained modules whose thresholds are set to keep the
-paper's 126, 88 and 20 tokens (Tab. 2), saved and loaded as a trained one would be; prune layers are the papers', scaled
-to the depth. `fastv:keep=115` is what fastv@144 solves to on 32 layers, and the schedule is ATP's without its modules.
+Weights are random: time does not depend on them. The language model is whole but for the number of layers. The vision
+tower is left out: its features go in, and so do the states of its last two layers, of CLIP-L's size, for methods that
+look at them. A budget is solved for 32 layers; its counts stay, its layers are scaled to the depth. `atp@144` is an ATP
+with untrained modules whose thresholds are set to keep the paper's 126, 88 and 20 tokens (Tab. 2), saved and loaded as
+a trained one would be; the schedule is ATP's without its modules.
 
 Methods run in turn, in rotating order, so that whatever else the machine does falls on all of them; ratios and shares
 are taken within a round. What happens in front of a layer is timed apart from the layer, so a shorter model tells about
@@ -25,6 +27,7 @@ import platform
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +41,24 @@ from stopwatch import Clock, Times, Wrapped, at_depth, counted_reads, prefill
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from atp_eval.analysis.significance import median_interval
-from atp_eval.engine import model_geometry, prune
+from atp_eval.engine import VisionStates, model_geometry, prune
 from atp_eval.engine.fingerprint import fingerprint
 from atp_eval.errors import UserError
 from atp_eval.methods import Decision, Geometry, Method, get_method
 from atp_eval.methods.atp import ATP, Adapter, AdapterConfig, AtpOptions, BaseModelId, new_modules
 from atp_eval.methods.budget import PAPER_LAYERS, average_input, scale_layer
+from atp_eval.methods.stages import scale_layers
 from atp_eval.models.llava import encoded_already
 
 SIZES = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32064}
 IMAGE_TOKEN = 32000
 UNTRAINED, ATP_LAYERS, ATP_KEEP = "atp@144", (4, 14, 24), (126, 88, 20)
-METHODS = ("upper_bound", "fastv:keep=115", "schedule:keep=126-88-20,score=redundant", UNTRAINED)
+METHODS = ("upper_bound", "fastv@144", "schedule:keep=126-88-20,score=redundant", UNTRAINED)
+BASELINES = (
+    "prumerge@144", "prumerge_plus@144", "visionzip@144", "divprune@144", "vispruner@144", "cdpruner@144:relevance=llm",
+    "pool@144", "sparsevlm@144", "pyramiddrop@144", "dart@144", "random@144", "grid@144",
+)  # fmt: skip
+TOWER = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}  # CLIP ViT-L
 
 
 class Fitting(Wrapped):
@@ -72,12 +81,10 @@ class Fitting(Wrapped):
 
 
 def build(layers: int, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """LLaVA-1.5-7B's language model at `layers` layers, behind a vision tower of next to nothing."""
-    vision = CLIPVisionConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=336, patch_size=14
-    )
+    """LLaVA-1.5-7B's language model at `layers` layers, behind the last two layers of its vision tower."""
+    vision = CLIPVisionConfig(num_hidden_layers=2, image_size=336, patch_size=14, **TOWER)
     text = LlamaConfig(num_hidden_layers=layers, max_position_embeddings=4096, **SIZES)
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, vision_feature_layer=-1)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, vision_feature_layer=-2)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -104,6 +111,23 @@ def untrained(model: Any, inputs: dict[str, Any], folder: Path) -> ATP:
     return ATP(adapter=str(folder)).solve(geometry)
 
 
+def shallow(spec: str, layers: int) -> Method:
+    """A budget's counts on 32 layers, before the layers of a model of another depth."""
+    method = get_method(spec).solve(Geometry(PAPER_LAYERS, (24, 24)))
+    if "layers" in (names := [f.name for f in fields(method)]):
+        return replace(method, layers=scale_layers(method.prune_layers, layers))  # type: ignore[call-arg]
+    if "layer" in names and (first := method.prune_layers[0]):
+        return replace(method, layer=scale_layer(first, layers))  # type: ignore[call-arg]
+    return method
+
+
+def states(geometry: Any, options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> VisionStates:
+    """What a vision tower would have left of the pictures."""
+    generator, width = torch.Generator().manual_seed(1), TOWER["hidden_size"]
+    entering, leaving = torch.randn(2, options.batch, geometry.cells + 1, width, generator=generator).to(device, dtype)
+    return VisionStates(torch.zeros(options.batch, 3, 336, 336, device=device, dtype=dtype), entering, leaving)
+
+
 def prompts(geometry: Any, options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What the model is called with: random words around the image, and features instead of pixels."""
     generator = torch.Generator().manual_seed(0)
@@ -126,7 +150,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     with console.status(f"Making {options.layers} layers of random weights ..."):
         model = build(options.layers, device, dtype, options.attention)
     geometry, clock = model_geometry(model.config), Clock(device, options.clock)
-    inputs = prompts(geometry, options, device, dtype)
+    inputs, seen = prompts(geometry, options, device, dtype), states(geometry, options, device, dtype)
     methods: dict[str, Method] = {}
     times = {spec: Times() for spec in options.methods}
     reads, traces = {}, {}
@@ -138,9 +162,9 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         progress = stack.enter_context(Progress(*columns, console=console))
         task = progress.add_task("warming up", total=len(times) * (options.repeats + 1))
         for spec in times:
-            methods[spec] = untrained(model, inputs, folder) if spec == UNTRAINED else get_method(spec).solve(geometry)
+            methods[spec] = untrained(model, inputs, folder) if spec == UNTRAINED else shallow(spec, options.layers)
             with counted_reads() as count:
-                read = prefill(model, methods[spec], inputs, clock, Times())
+                read = prefill(model, methods[spec], inputs, clock, Times(), seen)
                 reads[spec] = count()
             traces[spec] = read.traces
             progress.advance(task)
@@ -148,7 +172,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             turn = repeat % len(times)
             for spec in [*times][turn:] + [*times][:turn]:
                 progress.update(task, description=spec)
-                prefill(model, methods[spec], inputs, clock, times[spec])
+                prefill(model, methods[spec], inputs, clock, times[spec], seen)
                 progress.advance(task)
     first = options.methods[0]
     deep = Geometry(PAPER_LAYERS, geometry.grid)
@@ -261,6 +285,7 @@ def main() -> int:
     parser.add_argument(
         "--methods", nargs="+", default=list(METHODS), help="spec strings; ratios are against the first"
     )
+    parser.add_argument("--all", action="store_true", help="the baselines too, at 144 tokens")
     parser.add_argument("--text", type=int, default=64, help="text tokens, 5 of them before the image")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7, help="measured runs of each method; intervals need 6")
@@ -275,6 +300,8 @@ def main() -> int:
     options = parser.parse_args()
     if min(options.batch, options.repeats) < 1 or options.layers < 4 or options.text < 6:
         parser.error("batch and repeats must be at least 1, layers at least 4, text at least 6")
+    if options.all:
+        options.methods += [spec for spec in BASELINES if spec not in options.methods]
     try:
         result = measure(options, Console(stderr=True))
     except UserError as error:

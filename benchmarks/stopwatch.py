@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atp_eval.engine import Pruned, prune
+from atp_eval.engine import Pruned, VisionStates, prune
 from atp_eval.methods import Decision, Geometry, Method
 
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
@@ -85,8 +85,10 @@ class Times:
     choosing: list[float] = field(default_factory=list)
 
 
-def prefill(model: Any, method: Method, inputs: dict[str, Any], clock: Clock, times: Times) -> Pruned:
-    """One prefill, added to `times`; its traces are still to be read."""
+def prefill(
+    model: Any, method: Method, inputs: dict[str, Any], clock: Clock, times: Times, seen: VisionStates | None = None
+) -> Pruned:
+    """One prefill, added to `times`; its traces are still to be read. seen: what the vision tower left."""
     timed, layers = Timed(method, clock), model.model.language_model.layers
     stamps: list[Any] = []
 
@@ -97,7 +99,7 @@ def prefill(model: Any, method: Method, inputs: dict[str, Any], clock: Clock, ti
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(mark).remove)
         samples = range(len(inputs["input_ids"]))
-        pruned: Pruned = stack.enter_context(prune(model, timed, sample_ids=samples))  # type: ignore[arg-type]
+        pruned: Pruned = stack.enter_context(prune(model, timed, sample_ids=samples, vision=seen))  # type: ignore[arg-type]
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(mark).remove)  # runs after the hook that prunes
             stack.callback(layer.register_forward_hook(mark).remove)
