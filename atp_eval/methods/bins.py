@@ -64,7 +64,7 @@ class Bins(Method):
                 fits = [n for n in range(1, geometry.cells + 1) if binned_grid(n, grid)]
                 nearest = min(fits, key=lambda n: abs(n - (self.average or 0)))
                 raise UserError(
-                    f"{name}@{self.average}: no {self.average} bins over {grid[0]} x {grid[1]} cells are nearly square. "
+                    f"{name}@{self.average}: no {self.average} bins on {grid[0]} x {grid[1]} cells are nearly square. "
                     f"The nearest is {name}@{nearest}"
                 )
             rows, cols = shape

@@ -122,7 +122,7 @@ def test_bad_parameters_are_refused(spec: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("downsample@131", "downsample@131: no 131 bins over 24 x 24 cells are nearly square. The nearest is downsample@130"),
+    ("downsample@131", "no 131 bins on 24 x 24 cells are nearly square. The nearest is downsample@130"),
     ("downsample@577", "downsample@577: an image has only 576"),
     ("downsample:rows=25,cols=3", "downsample: 25 x 3 bins do not fit a grid of 24 x 24"),
 ])  # fmt: skip
