@@ -78,6 +78,10 @@ def test_nothing_to_compare_is_no_warning() -> None:
     assert compare_budgets([]).groups == ()
 
 
+def test_rows_are_not_equal_by_way_of_others() -> None:
+    assert like_budgets({"c": 101.6, "a": 100.0, "b": 100.8}) == (("a", "b"), ("c",))
+
+
 @given(st.dictionaries(st.text("abcdefgh", min_size=1), st.floats(1, 600), max_size=12))
 def test_groups_hold_everyone_once_and_nobody_too_far(averages: dict[str, float]) -> None:
     groups = like_budgets(averages)

@@ -88,7 +88,7 @@ def test_overlaps_in_words() -> None:
     assert said(overlap_words(OVERLAPS[:1], 3)).startswith(
         "a@9 and b@9: of the cells that either keeps, both keep 40.0"
     )
-    assert overlap_words(OVERLAPS[1:], 3).startswith("No two methods have more cells in common")
+    assert overlap_words(OVERLAPS[1:], 3).startswith("No two methods have clearly more cells in common")
     assert overlap_words((), 3) == ""
 
 
@@ -101,12 +101,16 @@ def test_an_overlap_that_is_always_the_same_counts_as_it_is() -> None:
 def test_recall_in_words() -> None:
     assert said(recall_words(PLACES, 3)) == (
         "Of the cells that a question is about, a@9 keeps 25.0 % [23.0, 27.0] to the last layer, where it keeps 14.0 % "
-        "of all cells, the best of 3 methods. Less than chance: b@9."
+        "of all cells, the best of 3 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] against 14.0 %)."
     )
     better = (*PLACES, placed("d@9", 0.5, 0.2))
-    assert "More than chance: a@9 and d@9. Less" in recall_words(better, 3)
-    assert recall_words(PLACES[1:], 3) == (
-        "No method keeps more of the cells that a question is about than of all cells. Less than chance: b@9."
+    assert (
+        "More than chance: a@9 (25.0 % [23.0, 27.0] against 14.0 %) and d@9 (20.0 % [18.0, 22.0] against 14.0 %). Less"
+        in said(recall_words(better, 3))
+    )
+    assert said(recall_words(PLACES[1:], 3)) == (
+        "No method clearly keeps more of the cells that a question is about than of all cells. Less than chance: b@9 "
+        "(5.0 % [3.0, 7.0] against 14.0 %)."
     )
     assert said(recall_words(PLACES[:1], 3)).endswith("14.0 % of all cells: more than chance would.")
     assert recall_words(PLACES[1:2], 3).endswith("less than chance would.")
@@ -135,7 +139,7 @@ def test_many_methods_are_not_all_named() -> None:
     many = [placed(f"m{i}@9", 0.6 + i / 50, 0.3 + i / 50) for i in range(7)]
     text = said(place_words(many, FOUND, 3))
     assert "under m6@9 (0.72 [0.70, 0.74]), m5@9" in text and "and 3 more, as" in text
-    assert "More than chance: m0@9, m1@9, m2@9, m3@9 and 3 more." in recall_words(many, 3)
+    assert re.search(r"More than chance: m0@9 \(.*m3@9 \([^()]*\) and 3 more\.$", recall_words(many, 3))
 
 
 def test_equal_budgets_in_words() -> None:
@@ -241,6 +245,7 @@ def test_panels_have_equal_axes_and_start_where_something_is_pruned() -> None:
         assert all(0 <= x <= SMALL[0] and 0 <= y <= SMALL[1] for x, y in corners)
         assert min(x for x, _ in corners) > 46 + (SMALL[0] - 52) * 0.49  # layer 2 of 4
     own, chance = (re.findall(r'class="line (?:s1|chance)" points="([^"]+)"', first.chart)[i] for i in (1, 0))
+    assert float(own.split(",")[1].split()[0]) == pytest.approx(122 - 114 * 25 / (1.05 * 27), abs=0.1)
     assert float(own.split(",")[1].split()[0]) < float(chance.split(",")[1].split()[0])  # more is higher up
     assert "from layer 2: 25.0 %, by chance 14.0 %" in first.chart
 
