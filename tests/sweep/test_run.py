@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -143,6 +144,8 @@ def test_shards_share_the_methods_and_the_table_reads_all(
     assert shares[0] & shares[1] == {"upper_bound"}
     assert shares[0] | shares[1] == {*HERE, *DRAWN}
     assert abs(len(shares[0]) - len(shares[1])) <= 1
+    for share in shares:  # a budget is dealt out before the next one: the dear ones are not all in one share
+        assert sum("@18" in method for method in share) == 2
 
     assert sweep(home, "-o", str(tmp_path), "--shard", "1/2") == 0
     assert {method for method, _ in asked} == shares[0]
@@ -158,6 +161,18 @@ def test_shards_share_the_methods_and_the_table_reads_all(
     assert sweep(home, "-o", str(tmp_path)) == 0
     assert not asked
     assert not (tmp_path / "run-2").exists()
+
+
+def test_a_method_with_other_parameters_is_not_finished(home: Path, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run-2", tmp_path / "run-2")
+    found = load_sweep(str(home / "mine.yaml"))
+    assert plan(found, tmp_path).open_tasks == []
+    path = tmp_path / "run-2" / "run.json"
+    manifest = json.loads(path.read_text())
+    manifest["methods"]["fastv@18"]["weights"] = "of another adapter"
+    path.write_text(json.dumps(manifest))
+    assert plan(found, tmp_path).open_tasks == ["gqa", "mme"]  # `evaluate` then says what differs
+    assert plan(found, tmp_path / "new", others=[tmp_path / "run-2"]).run.methods == ["upper_bound", "fastv@18"]
 
 
 def test_answers_to_other_questions_are_no_shard(home: Path, finished: Path, tmp_path: Path) -> None:

@@ -225,6 +225,7 @@ def test_csv_and_json_hold_every_figure(table: Table) -> None:
     assert rows[0]["minus_random_high"] == grid["minus_random"]["high"]
     assert (rows[0]["gqa"], rows[0]["pope"]) == pytest.approx((50.0, 37.5))
     assert rows[2]["seeds"] == "37.50 62.50"
+    assert data["rows"][2]["spread"] == line(table, BEFORE[1]).spread._asdict() != data["rows"][2]["retention"]
     assert rows[5]["retention"] is None and rows[5]["missing"].startswith("fastv@36 is out of reach")
     assert data["upper_bound"]["tokens"] == 576
 
