@@ -129,6 +129,7 @@ def beyond(gain: Interval) -> int:
 
 def overlap_words(overlaps: Sequence[Overlap], layer: int) -> str:
     """Who has most in common, and how many pairs more than chance."""
+    overlaps = [o for o in overlaps if math.isfinite(o.at(layer).value.value)]
     if not overlaps:
         return ""
     ranked = sorted(overlaps, key=lambda o: o.at(layer).gain.value, reverse=True)
@@ -158,10 +159,12 @@ def tally(signs: Sequence[int]) -> str:
 
 def recall_words(asked: Sequence[Place], layer: int) -> str:
     """Who keeps what questions are about."""
-    if not asked:
-        return ""
     at = {p.label: p.recall[p.span(layer)] for p in asked}
-    best = max(at, key=lambda label: at[label].gain.value)
+    at = {label: recall for label, recall in at.items() if math.isfinite(recall.value.value)}
+    if not at:
+        return ""
+    ranked = sorted(at, key=lambda label: at[label].gain.value, reverse=True)
+    best = ranked[0]
     first = (
         f"Of the cells that a question is about, {best} keeps {percent(at[best].value)} to the last layer, where it "
         f"keeps {percent_of(at[best].chance)} of all cells"
@@ -170,13 +173,14 @@ def recall_words(asked: Sequence[Place], layer: int) -> str:
     if len(at) == 1:
         ends = {1: "more than chance would", -1: "less than chance would", 0: "no more or less than chance would"}
         return f"{first}: {ends[signs[best]]}."
-    more, less = ([label for label, sign in signs.items() if sign == s] for s in (1, -1))
+    more = [label for label in ranked if signs[label] > 0]
+    less = [label for label in reversed(ranked) if signs[label] < 0]
     if more:
         said = [f"{first}, the best of {len(at)} methods."]
     else:
         said = ["No method clearly keeps more of the cells that a question is about than of all cells."]
     if len(more) > 1:
-        said.append(f"More than chance: {shares(more, at)}.")
+        said.append(f"More than chance also: {shares(more[1:], at)}.")
     if less:
         said.append(f"Less than chance: {shares(less, at)}.")
     return " ".join(said)
@@ -238,7 +242,7 @@ def heat_rows(labels: Sequence[str], found: Agreement, layer: int) -> list[tuple
             overlap = found.overlap(first, second)
             if i == j:
                 cells.append(Cell("self", "", "none", first))
-            elif overlap is None:
+            elif overlap is None or not math.isfinite(overlap.at(layer).value.value):
                 cells.append(Cell("none", "–", "none", f"{first} and {second}: unknown"))
             else:
                 value = overlap.at(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,10 +27,10 @@ class Stretch(NamedTuple):
 
 
 def stretches(place: Place, layers: int) -> Iterator[Stretch]:
-    """Of a method, from its first prune point on."""
+    """Of a method, from its first prune point on, while it has cells of its own."""
     ends = (*place.starts[1:], layers)
     for start, end, kept, recall in zip(place.starts, ends, place.kept, place.recall, strict=True):
-        if kept < 1:
+        if kept < 1 and math.isfinite(recall.value.value):
             yield Stretch(start, end, recall)
 
 
@@ -77,6 +78,11 @@ def staircase(axes: Axes, values: Sequence[tuple[Stretch, float]]) -> list[tuple
     return [(axes.x(layer), axes.y(100 * value)) for s, value in values for layer in (s.start, s.end)]
 
 
+def num(place: float) -> str:
+    """`0.51`, or a dash where there is none."""
+    return f"{place:.2f}" if math.isfinite(place) else "–"
+
+
 def places_figure(places: Sequence[Place], found: Agreement, name: str, series: Callable[[str], int]) -> Markup:
     """A line a method: the mean row of the cells that enter the last layer, with its interval; 0 is the top."""
     last = found.shape.layers - 1
@@ -102,9 +108,10 @@ def places_figure(places: Sequence[Place], found: Agreement, name: str, series: 
         if row.bounded:
             low, high = number(axes.x(row.low)), number(axes.x(row.high) - axes.x(row.low))
             parts.append(tag("path", class_="bar", d=f"M{low},{number(y - 3)}v6m0,-3h{high}m0,-3v6"))
-        parts.append(marker(series(p.label), axes.x(row.value), y))
+        if math.isfinite(row.value):
+            parts.append(marker(series(p.label), axes.x(row.value), y))
     middle = number((axes.left + axes.right) / 2)
     parts.append(tag("text", "mean row of kept cells", class_="title middle", x=middle, y=number(bottom + 38)))
-    said = "; ".join(f"{p.label}: {p.row[p.span(last)].value:.2f}" for p in places)
+    said = "; ".join(f"{p.label}: {num(p.row[p.span(last)].value)}" for p in places)
     text = f"Mean row of the cells that enter the last layer, 0 at the top, 1 at the bottom. {said}."
     return figure(f"fig-places-{name}", text, *parts, size=(WIDTH, bottom + 46))

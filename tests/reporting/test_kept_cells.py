@@ -104,10 +104,8 @@ def test_recall_in_words() -> None:
         "of all cells, the best of 3 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] against 14.0 %)."
     )
     better = (*PLACES, placed("d@9", 0.5, 0.2))
-    assert (
-        "More than chance: a@9 (25.0 % [23.0, 27.0] against 14.0 %) and d@9 (20.0 % [18.0, 22.0] against 14.0 %). Less"
-        in said(recall_words(better, 3))
-    )
+    text = said(recall_words(better, 3))
+    assert "4 methods. More than chance also: d@9 (20.0 % [18.0, 22.0] against 14.0 %). Less than chance: b@9" in text
     assert said(recall_words(PLACES[1:], 3)) == (
         "No method clearly keeps more of the cells that a question is about than of all cells. Less than chance: b@9 "
         "(5.0 % [3.0, 7.0] against 14.0 %)."
@@ -139,7 +137,7 @@ def test_many_methods_are_not_all_named() -> None:
     many = [placed(f"m{i}@9", 0.6 + i / 50, 0.3 + i / 50) for i in range(7)]
     text = said(place_words(many, FOUND, 3))
     assert "under m6@9 (0.72 [0.70, 0.74]), m5@9" in text and "and 3 more, as" in text
-    assert re.search(r"More than chance: m0@9 \(.*m3@9 \([^()]*\) and 3 more\.$", recall_words(many, 3))
+    assert re.search(r"More than chance also: m5@9 \(.*m2@9 \([^()]*\) and 2 more\.$", recall_words(many, 3))
 
 
 def test_equal_budgets_in_words() -> None:
@@ -309,6 +307,17 @@ def test_one_method_without_known_cells_has_a_short_section(tmp_path: Path) -> N
         pd.read_parquet(path).drop(columns="asked_map").to_parquet(path, index=False)
     found = section(build(run, tmp_path), "agreement")
     assert found.count("<figure>") == 1 and "overlap" not in found.split('<p class="fine">')[0].lower()
+
+
+def test_a_method_that_loses_its_last_cells_is_shown_up_to_there(tmp_path: Path) -> None:
+    methods = METHODS | {"fading@144": FakeMethod(0.8, [(0, 144), (4, 5)], merged=5)}
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=8)
+    page = build(run, tmp_path)
+    found = section(page, "agreement")
+    assert "nan" not in " ".join(Outline(found).text) and "nan" not in re.sub("aria-[a-z]*=", "", found)
+    assert found.count(" fading@144: unknown") == found.count('title="fading@144 and ') == 3
+    assert "fading@144: kept of the cells asked about. from layer 0: " in found and "fading@144: –" in found
+    assert "Of 3 pairs, " in found  # of the other methods; a fourth would make 6
 
 
 def test_the_unpruned_model_alone_has_no_section(tmp_path: Path) -> None:
