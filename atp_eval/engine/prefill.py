@@ -20,11 +20,12 @@ from atp_eval.trace import KeepTrace, Stage
 
 @dataclass
 class DeviceStage:
-    """A prune point as it lies on the device: [samples with an image, V] bool each."""
+    """A prune point as it lies on the device: [samples with an image, V] bool each. count: what the method said."""
 
     layer: int
     keep: Tensor
     merged: Tensor
+    count: int | None
 
 
 class Prefill:
@@ -105,6 +106,8 @@ class Prefill:
             truth=lambda: cells_of(self.given.asked, self.has_image, layout.cells).to(hidden.device),
         )
         decision = method.decide(point)
+        if wrong := decision.problem(tuple(point.kept.shape)):
+            raise UserError(f"{method.label} before layer {layer}: {wrong}")
         stay = self._note(layer, point.kept, decision)
         hidden = self._put(hidden, decision)
         order = None if decision.order is None else self._spread(decision.order)
@@ -119,12 +122,22 @@ class Prefill:
         stay, merged = decision.keep & kept, before & decision.keep
         if decision.carry is not None:
             stay, merged = stay | decision.carry, merged | decision.carry
-        self.stages.append(DeviceStage(layer, stay & ~merged, merged))
+        self.stages.append(DeviceStage(layer, stay & ~merged, merged, decision.count))
         return stay
 
     def traces(self) -> list[KeepTrace]:
-        """One per sample, in the order of the batch. Waits for the device."""
+        """One per sample, in the order of the batch. Waits for the device.
+
+        Raises UserError where a method's decision kept another number of tokens than its `count` said.
+        """
         stages = [(s.layer, s.keep.cpu().numpy(), s.merged.sum(1).tolist()) for s in self.stages]
+        for stage, (layer, keep, merged) in zip(self.stages, stages, strict=True):
+            tokens = [int(cells.sum()) + more for cells, more in zip(keep, merged, strict=True)]
+            if stage.count is not None and tokens != [stage.count] * len(tokens):
+                raise UserError(
+                    f"a method's decision before layer {layer} says count={stage.count}, but {tokens} tokens stay in "
+                    "the samples; leave count out where it depends on the data, and name no cell twice"
+                )
         traces, image = [], 0
         for has_image in self.has_image:
             if has_image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 from atp_eval.errors import UserError, unknown
 from atp_eval.methods.aimed import Aimed
@@ -53,11 +54,22 @@ def method_names() -> list[str]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class behind a name. Raises UserError with suggestions for an unknown one."""
+    """The class behind a name. Raises UserError with suggestions for an unknown one, and for a wrong registry line."""
     if name not in _HOMES:
-        raise unknown("method", name, _HOMES)
+        error = unknown("method", name, _HOMES)
+        if (Path(__file__).parent / f"{name}.py").is_file():
+            raise UserError(f"{error}. methods/{name}.py is there, but not in _HOMES of methods/__init__.py")
+        raise error
     module, _, cls = _HOMES[name].partition(":")
-    found: type[Method] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    try:
+        found: type[Method] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"_HOMES of methods/__init__.py has {name!r} as {_HOMES[name]!r}, and {error}") from error
+    if "__dataclass_fields__" not in vars(found) or vars(found).get("name") != name:
+        raise UserError(
+            f"{cls} of methods/{module}.py must be a dataclass of its own, with name = {name!r} as in _HOMES of "
+            "methods/__init__.py"
+        )
     return found
 
 

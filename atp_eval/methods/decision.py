@@ -30,6 +30,21 @@ class Decision:
     values: Tensor | None = None
     order: Tensor | None = None
 
+    def problem(self, shape: tuple[int, ...]) -> str | None:
+        """What is wrong with the tensors for `shape` (B, V), as far as that is known without waiting for the device."""
+        for name in ("keep", "carry", "rewrite"):
+            cells = getattr(self, name)
+            if cells is not None and (cells.dtype != torch.bool or tuple(cells.shape) != shape):
+                found = f"{str(cells.dtype).removeprefix('torch.')} {list(cells.shape)}"
+                return f"{name} must be a bool mask {list(shape)}, not {found}; keep_cells makes one of indexes"
+        if (self.values is None) != (self.carry is None and self.rewrite is None):
+            return "values go with carry or rewrite; give both or neither"
+        if self.values is not None and tuple(self.values.shape[:2]) != shape:
+            return f"values must be {list(shape)} and the width of the hidden states, not {list(self.values.shape)}"
+        if self.order is not None and tuple(self.order.shape) != shape:
+            return f"order must be {list(shape)}, not {list(self.order.shape)}"
+        return None
+
 
 def keep_top(scores: Tensor, count: int) -> Decision:
     """Keep the `count` highest scores [B, V] of every sample; of equal ones the earlier cell, so that runs agree."""
@@ -37,6 +52,6 @@ def keep_top(scores: Tensor, count: int) -> Decision:
 
 
 def keep_cells(index: Tensor, cells: int) -> Decision:
-    """Keep the tokens of cells `index` [B, k], different ones in a row, in raster order."""
+    """Keep the tokens of cells `index` [B, k], in raster order. A cell named twice would make `count` wrong."""
     keep = torch.zeros(len(index), cells, dtype=torch.bool, device=index.device).scatter(1, index, True)
     return Decision(keep, count=index.shape[1])

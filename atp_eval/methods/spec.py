@@ -52,6 +52,9 @@ def parse_spec(spec: str, cls: type[M]) -> tuple[M, Target | None]:
     target = None
     if "@" in head:
         budget = head.partition("@")[2]
+        if "," in budget:
+            first, _, rest = budget.partition(",")
+            raise UserError(f"{spec!r}: write parameters after a colon: {cls.name}@{first}:{rest}")
         if "=" in budget:
             target = parse_target(budget)
             values["average"] = ToBeSolved(target)

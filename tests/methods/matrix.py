@@ -13,8 +13,9 @@ class Row(NamedTuple):
     """A method under test, on the small models of the tests (5 layers, 6 x 6 grid).
 
     keep_all: specs that keep every token. pruning: specs that prune. score: (method, point) -> the scores [B, V] whose
-    highest must stay; None for a method that ranks nothing. budgets: feasible averages; each must be met. `{adapters}`
-    in a spec is a folder that `adapters.write_adapters` filled.
+    highest must stay, where all that stays are the highest of one score that the point gives, or of none; else None.
+    budgets: feasible averages; each must be met. `{adapters}` in a spec is a folder that `adapters.write_adapters`
+    filled.
     """
 
     name: str

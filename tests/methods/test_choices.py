@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import atp_eval.methods
+from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, get_method, keep_top
 from atp_eval.methods.grid import spread
 from atp_eval.methods.random import random_scores
@@ -78,3 +80,25 @@ def test_methods_import_nothing_of_transformers() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("home", "message"), [
+    ("gone:Gone", r"_HOMES of methods/__init__.py has 'new' as 'gone:Gone', and No module named"),
+    ("grid:Grit", r"_HOMES of methods/__init__.py has 'new' as 'grid:Grit', and .* has no attribute 'Grit'"),
+    ("grid:Grid", r"Grid of methods/grid.py must be a dataclass of its own, with name = 'new'"),
+])  # fmt: skip
+def test_a_wrong_registry_line_is_named(monkeypatch: pytest.MonkeyPatch, home: str, message: str) -> None:
+    monkeypatch.setitem(atp_eval.methods._HOMES, "new", home)
+    with pytest.raises(UserError, match=message):
+        get_method("new@144")
+
+
+def test_a_method_file_that_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(atp_eval.methods._HOMES, "grid")
+    with pytest.raises(UserError, match=r"unknown method 'grid'.*methods/grid.py is there, but not in _HOMES"):
+        get_method("grid@144")
+
+
+def test_parameters_after_a_comma_instead_of_a_colon_are_shown_in_their_place() -> None:
+    with pytest.raises(UserError, match=r"write parameters after a colon: random@144:seed=3"):
+        get_method("random@144,seed=3")

@@ -41,7 +41,9 @@ def spec(request: pytest.FixtureRequest, adapters: Path) -> str:
 
 
 def test_every_method_has_a_row() -> None:
-    assert [row.name for row in MATRIX] == method_names()
+    missing = [name for name in method_names() if name not in [row.name for row in MATRIX]]
+    assert not missing, f"add a Row to tests/methods/matrix.py for {missing}"
+    assert [row.name for row in MATRIX] == method_names(), "rows stand in the order of _HOMES"
     assert all(row.pruning for row in MATRIX if row.name != "upper_bound")
 
 
