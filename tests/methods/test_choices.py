@@ -94,7 +94,8 @@ def test_a_wrong_registry_line_is_named(monkeypatch: pytest.MonkeyPatch, home: s
 
 
 def test_a_method_file_that_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(atp_eval.methods._HOMES, "grid")
+    others = {name: home for name, home in atp_eval.methods._HOMES.items() if name != "grid"}
+    monkeypatch.setattr(atp_eval.methods, "_HOMES", others)
     with pytest.raises(UserError, match=r"unknown method 'grid'.*methods/grid.py is there, but not in _HOMES"):
         get_method("grid@144")
 
