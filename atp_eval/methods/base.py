@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 Positions = Literal["1d", "contiguous", "2d"]
+Numbering = Literal["contiguous", "1d"]  # what a method offers where its authors renumber
 Need = Literal["vision", "embeddings", "asked", "relevance"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Geometry, Method, Positions
+from atp_eval.methods.base import Geometry, Method, Numbering
 from atp_eval.methods.budget import check_average, check_keep
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ class BeforeLLM(Method):
     """Prune once, before layer 0, so that every layer reads `keep` tokens and the budget is the count itself.
 
     keep: tokens that stay; the budget, or else `default_share` of the image (halves to the even number).
-    The LLM numbers them without gaps, as in the code of such methods' authors.
+    positions: how the LLM numbers them. contiguous, the default, is without gaps, as in the code of such methods'
+        authors; 1d leaves each the place that it has in the full image.
     """
 
     default_share: ClassVar[float | None] = None
     keep: int | None = None
+    positions: Numbering = "contiguous"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,10 +40,6 @@ class BeforeLLM(Method):
             raise UserError(f"{self.name}: give a budget (@{self.average}) or keep={self.keep}, not both")
         if self.keep is None and self.average is None and self.default_share is None:
             raise UserError(f"{self.name} needs a budget: write {self.name}@144 or {self.name}:keep=144")
-
-    @property
-    def positions(self) -> Positions:
-        return "contiguous"
 
     @property
     def prune_layers(self) -> tuple[int, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-from atp_eval.methods.base import Need
+from atp_eval.methods.base import Need, Numbering
 from atp_eval.methods.bins import Bins
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
@@ -27,7 +27,7 @@ class Downsample(Bins):
 
     name: ClassVar[str] = "downsample"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision"})
-    positions: Literal["contiguous", "1d"] = "contiguous"
+    positions: Numbering = "contiguous"
 
     def decide(self, point: Point) -> Decision:
         if self.shape == point.grid:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Geometry, Method, Need, Positions
+from atp_eval.methods.base import Geometry, Method, Need, Numbering
 from atp_eval.methods.before import check_cls
 from atp_eval.methods.budget import check_average, check_keep
 from atp_eval.methods.decision import Decision
@@ -43,6 +43,7 @@ class PruMerge(Method):
     keep: an exact count instead, the extra token included; `@144` is the same. The full image changes nothing.
     ratio: the authors' fixed count instead, int(V * ratio) cells and the extra token.
     neighbours: how many others go into a kept cell; 32 in the authors' code, all on a grid with fewer.
+    positions: contiguous (default, as the authors) or 1d, where each token has the place of its cell in the full image.
     rule: code (default, since the published numbers were made with it) or paper (weighted averages); see `merge`.
 
     Attention and keys are those of the encoder layer after the projected one, all heads as one vector. The LLM reads
@@ -59,6 +60,7 @@ class PruMerge(Method):
     ratio: float | None = None
     neighbours: int = 32
     rule: Rule = "code"
+    positions: Numbering = "contiguous"
     tokens: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +74,6 @@ class PruMerge(Method):
             raise UserError(f"{self.name}: ratio={self.ratio:g} must be above 0 and below 1")
         if self.neighbours < 1:
             raise UserError(f"{self.name}: neighbours={self.neighbours} must be at least 1")
-
-    @property
-    def positions(self) -> Positions:
-        return "contiguous"
 
     @property
     def prune_layers(self) -> tuple[int, ...]:

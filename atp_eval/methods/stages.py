@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Geometry, Method, Positions
+from atp_eval.methods.base import Geometry, Method, Numbering
 from atp_eval.methods.budget import check_keep, check_layer, scale_layer
 
 
@@ -33,10 +33,13 @@ class Stages(Method):
     """Prune before each of `layers`, to the counts of `keep`.
 
     layers: prune points, rising, from 1 on. keep: for each of them a count, none larger than the one before.
+    positions: contiguous, the default, numbers what stays in a layer without gaps, as the authors do; 1d leaves each
+        token the place that it has in the full prompt.
     """
 
     layers: tuple[int, ...] | None = None
     keep: tuple[int, ...] | None = None
+    positions: Numbering = "contiguous"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,10 +59,6 @@ class Stages(Method):
     def prune_layers(self) -> tuple[int, ...]:
         assert self.layers is not None, "solve() first"
         return self.layers
-
-    @property
-    def positions(self) -> Positions:
-        return "contiguous"
 
     def _check(self, layers: Sequence[int], keep: Sequence[int], geometry: Geometry) -> None:
         """Raise UserError where the prune points or the counts do not fit the model."""
