@@ -16,8 +16,8 @@ from rich.text import Text
 from atp_eval.ablation.settings import Ablation
 from atp_eval.analysis.measure import Cell, benchmark_row, measure
 from atp_eval.analysis.reading import UPPER_BOUND, benchmarks_of, entries
-from atp_eval.analysis.retention import Kept, average
-from atp_eval.analysis.significance import RESAMPLES, Interval, percentile_interval
+from atp_eval.analysis.retention import Kept, average, over_seeds
+from atp_eval.analysis.significance import RESAMPLES, Interval
 from atp_eval.analysis.summary import BenchmarkRow, plain
 from atp_eval.analysis.tokens import combine
 from atp_eval.paper import PrintedRow
@@ -171,27 +171,11 @@ def _line(
         specs=specs,
         tokens=tokens.averages.input if tokens else float("nan"),
         scores={b: float(np.mean([cells[spec][b].score.score.value for spec in specs])) for b in benchmarks},
-        retention=_mean(own),
+        retention=over_seeds(own),
         seeds=tuple(kept.interval.value for kept in own),
-        difference=_mean(own, reference) if reference and reference is not own else None,
+        difference=over_seeds(own, reference) if reference and reference is not own else None,
         printed=printed,
     )
-
-
-def _mean(kept: list[Kept], minus: list[Kept] | None = None) -> Interval:
-    """The mean over seeds, less that of other rows; their draws of questions are the same. NaN where the upper bound
-    scored nothing."""
-    if not kept:
-        return Interval(float("nan"))
-    value, drawn = _over_seeds(kept)
-    if minus:
-        other, others = _over_seeds(minus)
-        value, drawn = value - other, drawn - others
-    return percentile_interval(value, drawn)
-
-
-def _over_seeds(kept: list[Kept]) -> tuple[float, Any]:
-    return float(np.mean([k.interval.value for k in kept])), np.mean([k.replicates for k in kept], axis=0)
 
 
 def _interval(interval: Interval, sign: str = "") -> str:

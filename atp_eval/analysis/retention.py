@@ -103,8 +103,31 @@ def average(parts: Sequence[Retained]) -> Kept | None:
     known = [p.kept for p in parts if p.kept is not None]
     if not known:
         return None
-    replicates = np.mean([k.replicates for k in known], axis=0)
-    return Kept(percentile_interval(float(np.mean([k.interval.value for k in known])), replicates), replicates)
+    value, replicates = _mean(known)
+    return Kept(percentile_interval(value, replicates), replicates)
+
+
+def over_seeds(kept: Sequence[Kept], minus: Sequence[Kept] = ()) -> Interval:
+    """The mean over a method's seeds, less that of another's; all have seen the same draws of questions. NaN where the
+    upper bound scored nothing."""
+    if not kept:
+        return Interval(float("nan"))
+    value, drawn = _mean(kept)
+    if minus:
+        other, others = _mean(minus)
+        value, drawn = value - other, drawn - others
+    return percentile_interval(value, drawn)
+
+
+def pooled_seeds(kept: Sequence[Kept]) -> Interval:
+    """Where a single seed's retention lies: every seed with every draw of questions."""
+    if not kept:
+        return Interval(float("nan"))
+    return percentile_interval(_mean(kept)[0], np.concatenate([k.replicates for k in kept]))
+
+
+def _mean(kept: Sequence[Kept]) -> tuple[float, NDArray[np.float64]]:
+    return float(np.mean([k.interval.value for k in kept])), np.mean([k.replicates for k in kept], axis=0)
 
 
 def percent(metric: Any, reference: Any) -> Any:

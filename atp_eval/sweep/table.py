@@ -12,8 +12,8 @@ import numpy as np
 
 from atp_eval.analysis.measure import Cell, benchmark_row, measure
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, distinct, protocol_differences, run_names
-from atp_eval.analysis.retention import Kept, average
-from atp_eval.analysis.significance import RESAMPLES, Interval, percentile_interval
+from atp_eval.analysis.retention import Kept, average, over_seeds, pooled_seeds
+from atp_eval.analysis.significance import RESAMPLES, Interval
 from atp_eval.analysis.summary import BenchmarkRow, plain
 from atp_eval.analysis.tokens import combine
 from atp_eval.errors import UserError
@@ -166,10 +166,10 @@ def _line(trial: Trial, cells: Cells, tasks: Sequence[str], randoms: Sequence[Tr
         trial,
         tokens=tokens.averages.input if tokens else math.nan,
         scores={task: float(np.mean([one[task].score.score.value for one in several])) for task in tasks},
-        retention=_mean(own),
+        retention=over_seeds(own),
         seeds=tuple(kept.interval.value for kept in own),
-        spread=_pooled(own),
-        difference=_mean(own, _kept(control, cells)) if control not in (None, trial) else None,
+        spread=pooled_seeds(own),
+        difference=over_seeds(own, _kept(control, cells)) if control not in (None, trial) else None,
     )
 
 
@@ -193,29 +193,6 @@ def _kept(trial: Trial | None, cells: Cells) -> list[Kept]:
     labels = trial.labels if trial else ()
     found = [average([cell.retained for cell in cells[label].values()]) for label in labels]
     return [kept for kept in found if kept is not None]
-
-
-def _mean(kept: Sequence[Kept], minus: Sequence[Kept] = ()) -> Interval:
-    """The mean over seeds, less that of other methods; all have seen the same draws of questions. NaN where the upper
-    bound scored nothing."""
-    if not kept:
-        return UNKNOWN
-    value, drawn = _over_seeds(kept)
-    if minus:
-        other, others = _over_seeds(minus)
-        value, drawn = value - other, drawn - others
-    return percentile_interval(value, drawn)
-
-
-def _over_seeds(kept: Sequence[Kept]) -> tuple[float, Any]:
-    return float(np.mean([k.interval.value for k in kept])), np.mean([k.replicates for k in kept], axis=0)
-
-
-def _pooled(kept: Sequence[Kept]) -> Interval:
-    """Where a single seed's retention lies: every seed with every draw of questions."""
-    if not kept:
-        return UNKNOWN
-    return percentile_interval(_over_seeds(kept)[0], np.concatenate([k.replicates for k in kept]))
 
 
 def _results(runs: Sequence[Run]) -> Results:
