@@ -141,7 +141,7 @@ def test_the_list_of_methods_names_what_a_spec_can_set(
     told = {row["method"]: row["parameters"] for row in json.loads(out)}
     assert code == 0
     assert told["atp"] == "adapter, layers, control, scale"
-    assert told["fastv"] == "layer, keep, r, rule"
+    assert told["fastv"] == "layer, keep, positions, r, rule"
     assert told["upper_bound"] == ""
 
 

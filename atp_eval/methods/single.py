@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from atp_eval.errors import UserError
-from atp_eval.methods.base import Geometry, Method
+from atp_eval.methods.base import Geometry, Method, Numbering
 from atp_eval.methods.budget import check_keep, check_layer, keep_after, scale_layer
 
 if TYPE_CHECKING:
@@ -19,12 +19,15 @@ class SinglePoint(Method):
 
     layer: prune before this layer; default is FastV's 2 of 32, scaled to the model's depth and at least 1.
     keep: tokens that stay; solved from the budget, or else `default_share` of the image.
+    positions: 1d, the default, leaves each token the place that it has in the full prompt; contiguous numbers what
+        stays without gaps.
     """
 
     first_layer: ClassVar[int] = 0
     default_share: ClassVar[float | None] = None
     layer: int | None = None
     keep: int | None = None
+    positions: Numbering = "1d"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,7 +47,7 @@ MATRIX = (
     Row(
         "random",
         ("random:layer=0,keep=36", "random@36"),
-        ("random:layer=0,keep=5", "random:layer=2,keep=9,seed=3"),
+        ("random:layer=0,keep=5", "random:layer=2,keep=9,seed=3,positions=contiguous"),
         lambda method, point: random_scores(method.seed, point.sample_ids, 36),
     ),
     Row("grid", ("grid:layer=2,keep=36",), ("grid:layer=0,keep=9", "grid:layer=3,keep=7")),
