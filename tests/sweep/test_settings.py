@@ -121,4 +121,5 @@ def test_shipped_sweeps_hold_together(name: str) -> None:
     for one in sweep.families:
         reached = [t for t in found if t.family == one and t.refused is None]
         assert reached, f"{one.title} reaches no budget: {found[0].refused}"
-    assert all(len(one.seeds) == 5 for one in sweep.families if one.role == "random")
+    drawn = [one for one in sweep.families if one.role == "random"]
+    assert all(len(one.seeds) == 5 for one in drawn if "positions=contiguous" not in one.spec), "five draws"
