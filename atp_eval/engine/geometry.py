@@ -39,7 +39,8 @@ def model_geometry(config: LlavaConfig, place: Place | None = None) -> ModelGeom
             image_size=vision.image_size,
             patch_size=vision.patch_size,
             feature_layer=int(config.vision_feature_layer),  # type: ignore[arg-type]
-            pooling_head=vision.model_type == "siglip_vision_model" and vision.vision_use_head,
+            # older transformers have no such setting, and always the head
+            pooling_head=vision.model_type == "siglip_vision_model" and vision.to_dict().get("vision_use_head", True),
         ),
         place=place,
     )
