@@ -20,8 +20,6 @@ from PIL import Image
 from atp_eval.answering import Answerer
 from atp_eval.asks import Ask, batches
 from atp_eval.documents import DocInfo
-from atp_eval.encoded import Encoded, EncodedCache
-from atp_eval.engine import VisionStates
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
 from atp_eval.records import SampleRecord
@@ -208,23 +206,6 @@ def test_batches_hold_equal_settings_and_are_the_same_each_time() -> None:
     assert all(len({str(a.options) for a in batch}) == 1 for batch in found)
     assert sorted(a.name for batch in found for a in batch) == sorted(a.name for a in asks)
     assert [[a.name for a in b] for b in batches(asks, 4)] == [[a.name for a in b] for b in found]
-
-
-def test_the_cache_forgets_the_least_recently_used_beyond_its_size() -> None:
-    cache = EncodedCache(limit=3 * 4 * 4)
-    for name in "abc":
-        cache.put(name, Encoded(torch.zeros(4)))
-    assert cache.get("a") is not None
-    cache.put("d", Encoded(torch.zeros(4)))
-    assert cache.get("b") is None and cache.get("a") is not None and cache.size == 3 * 4 * 4
-
-
-def test_the_cache_holds_an_image_and_not_its_whole_batch() -> None:
-    cache, states = EncodedCache(), VisionStates(*torch.zeros(3, 16, 5))
-    cache.put("a", Encoded(torch.zeros(16, 4)[3], states.rows(slice(2, 3))))
-    found = cache.get("a")
-    assert found is not None and found.states is not None
-    assert sum(x.untyped_storage().nbytes() for x in (found.features, *found.states)) == cache.size
 
 
 class Stop(Exception):
