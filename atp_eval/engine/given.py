@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from atp_eval.engine.layout import Prompts
 from atp_eval.engine.vision import VisionStates
@@ -23,7 +24,7 @@ class Given:
     [samples, V], cosines of its patches with the question. embeddings: [rows, L, D], what enters layer 0.
     """
 
-    names: Sequence[str] | None = None
+    names: Sequence[str | int] | None = None
     asked: Sequence[Sequence[int] | None] | None = None
     vision: VisionStates | None = None
     relevance: Tensor | None = None
@@ -34,6 +35,17 @@ class Given:
         for what, values in (("sample_ids", self.names), ("asked", self.asked)):
             if values is not None and len(values) != samples:
                 raise UserError(f"{len(values)} {what} for a batch of {samples} samples")
+
+
+def readable(input_ids: Tensor | None, attention_mask: Tensor | None, cache: Cache | None) -> Tensor:
+    """The prompts, where pruning can read them. Raises UserError for a call of the model that it cannot follow."""
+    if input_ids is None:
+        raise UserError("pruning finds the image by its token ids: call the model with input_ids, not inputs_embeds")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise UserError(f"attention_mask is {tuple(attention_mask.shape)}, the prompts are {tuple(input_ids.shape)}")
+    if cache is not None and cache.is_compileable:
+        raise UserError("pruned layers need caches of different lengths: use the default cache, not a static one")
+    return input_ids
 
 
 def names_of(prompts: Prompts, input_ids: Tensor) -> list[str]:

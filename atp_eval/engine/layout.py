@@ -46,6 +46,11 @@ class Layout:
         """[B, L] long: tokens numbered 0, 1, 2, ... without gaps; 0 for padding."""
         return (self.valid.cumsum(1) - 1).clamp(min=0)
 
+    def places_after(self, cached: int, count: int) -> Tensor:
+        """[B, count] long: numbers without gaps of the next `count` tokens, when the cache holds `cached` slots."""
+        new = torch.arange(cached, cached + count, device=self.valid.device) - self.valid.shape[1]
+        return self.places[:, -1:] + 1 + new
+
     def to_cells(self, x: Tensor, fill: float) -> Tensor:
         """Values per slot [B, L, ...] as values per grid cell [B, V, ...]; `fill` where the cell's token is gone."""
         out = x.new_full((x.shape[0], self.cells + 1, *x.shape[2:]), fill)

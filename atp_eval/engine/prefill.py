@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -175,10 +175,10 @@ class Prefill:
 
     def _sample_ids(self) -> list[str]:
         """Names of the samples with an image; without given ones, a hash of each prompt's token ids."""
-        names = self.given.names
+        names: Sequence[str | int] | None = self.given.names
         if names is None:
             names = names_of(self._prompts, self._input_ids)[:: self._beams]
-        return [name for name, has in zip(names, self.has_image, strict=True) if has]
+        return [str(name) for name, has in zip(names, self.has_image, strict=True) if has]
 
     def _embeddings(self) -> Embeddings:
         assert self.given.embeddings is not None, "the method's `needs` must name embeddings"

@@ -20,8 +20,8 @@ from transformers.cache_utils import Cache
 from atp_eval.engine.attention import Attention, coming_attention, forget, layer_mask, read_once
 from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry, place_of
-from atp_eval.engine.given import Given
-from atp_eval.engine.layout import read_prompts
+from atp_eval.engine.given import Given, readable
+from atp_eval.engine.layout import Layout, read_prompts
 from atp_eval.engine.prefill import Prefill
 from atp_eval.engine.rope2d import coordinates, rotary_2d
 from atp_eval.engine.vision import TowerView, VisionStates, recorded
@@ -88,11 +88,9 @@ class Pruned:
         self.method.verify(partial(fingerprint, model))
         self.sample_ids, self.asked, self.vision, self.relevance = sample_ids, asked, vision, relevance
         self._text_model: Any = model.model.language_model
-        self._beams = 1
-        self._generating = False
+        self._beams, self._generating, self._reading = 1, False, False
         self._prefill: Prefill | None = None
         self._cache: Cache | None = None
-        self._reading = False
         self._attention: Attention | None = None
         self._masks: dict[int, Any] = {}
         self._rotaries: dict[int, tuple[Tensor, ...]] = {}
@@ -164,18 +162,8 @@ class Pruned:
     def _start(self, input_ids: Tensor | None, attention_mask: Tensor | None, cache: Cache | None) -> None:
         beams, self._beams = self._beams, 1
         self._prefill, self._attention = None, None
-        if input_ids is None:
-            raise UserError(
-                "pruning finds the image by its token ids: call the model with input_ids, not inputs_embeds"
-            )
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise UserError(
-                f"attention_mask is {tuple(attention_mask.shape)}, the prompts are {tuple(input_ids.shape)}"
-            )
-        if cache is not None and cache.is_compileable:
-            raise UserError("pruned layers need caches of different lengths: use the default cache, not a static one")
-        names = None if self.sample_ids is None else [str(name) for name in self.sample_ids]
-        given = Given(names, self.asked, self.vision, self.relevance)
+        input_ids = readable(input_ids, attention_mask, cache)
+        given = Given(self.sample_ids, self.asked, self.vision, self.relevance)
         given.check(len(input_ids) // beams)
         prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
         tower = partial(TowerView, self.model)
@@ -230,8 +218,7 @@ class Pruned:
             raise UserError(
                 f"{self.method.label} looks at the vision tower: give pixel_values, or the pictures' states as vision="
             )
-        found, images = self._pictures[-1], sum(self._prefill.has_image)
-        given.vision = found.rows(slice(None, None, len(found.pixels) // images))  # pixels may be repeated for beams
+        given.vision = self._pictures[-1].of(sum(self._prefill.has_image))
         self._pictures.clear()
 
     def _rotate(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -290,21 +277,22 @@ class Pruned:
 
     def _rotary(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, ...]:
         """Rotary tables of later tokens, which go on from what is in the layer's cache; the same in all of a stage."""
-        assert self._prefill is not None
-        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        stage, layout = self._stage(index)
         if stage not in self._rotaries:
-            layout = self._prefill.layouts[stage]
-            new = cache.get_seq_length(index) - layout.valid.shape[1]
-            places = layout.places[:, -1:] + 1 + torch.arange(new, new + hidden.shape[1], device=hidden.device)
+            places = layout.places_after(cache.get_seq_length(index), hidden.shape[1])
             self._rotaries[stage] = self._text_model.rotary_emb(hidden, position_ids=places)
         return self._rotaries[stage]
 
     def _mask(self, index: int, hidden: Tensor, cache: Cache | None) -> Any:
         """One mask for all layers of a stage."""
-        assert self._prefill is not None
-        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        stage, layout = self._stage(index)
         if stage not in self._masks:
             past = 0 if self._reading or cache is None else cache.get_seq_length(index)
-            layout = self._prefill.layouts[stage]
             self._masks[stage] = layer_mask(self._text_model.config, layout, hidden.shape[1], past, hidden)
         return self._masks[stage]
+
+    def _stage(self, index: int) -> tuple[int, Layout]:
+        """The last prune point at or before a layer, counted from 0, and the prompt's layout from there on."""
+        assert self._prefill is not None
+        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        return stage, self._prefill.layouts[stage]

@@ -32,6 +32,10 @@ class VisionStates(NamedTuple):
         """The states of some of the pictures."""
         return VisionStates(*(x[index] for x in self))
 
+    def of(self, samples: int) -> VisionStates:
+        """One of each sample's equal rows: `generate` may have repeated the pixels for beams."""
+        return self.rows(slice(None, None, len(self.pixels) // samples))
+
 
 def encoder_layers(model: LlavaForConditionalGeneration) -> nn.ModuleList:
     """The layers of the vision tower's encoder."""
