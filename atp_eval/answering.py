@@ -18,7 +18,7 @@ from PIL import Image
 from atp_eval.asks import Ask, Loaded, batches, load
 from atp_eval.encoded import Encoded, EncodedCache, joined
 from atp_eval.engine import TowerView, VisionStates, prune
-from atp_eval.generation import FiniteLogits, generation_options, new_tokens, until_stops
+from atp_eval.generation import FiniteLogits, FirstScores, generation_options, new_tokens, until_stops
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
 from atp_eval.models.clip import ClipText
@@ -138,8 +138,9 @@ class Answerer:
         pictures = [x.encoded for x in ready]
         inputs = self.bundle.inputs([x.ask.text for x in ready], [p and p.features for p in pictures])
         prompt_length = inputs["input_ids"].shape[1]
-        finite = FiniteLogits()
+        finite, first = FiniteLogits(), FirstScores(self._now)
         stops = until_stops(self.bundle.tokenizer, until, prompt_length)
+        self._forget_peak()
         start = self._now()
         with prune(
             self.bundle.model,
@@ -149,8 +150,9 @@ class Answerer:
             vision=(states := joined([p for p in pictures if p is not None])),
             relevance=self._relevance(ready, method, states),
         ) as pruned:
-            output = self.bundle.generate(inputs, logits_processor=[finite], stopping_criteria=stops, **options)
-        seconds = (self._now() - start) / len(ready)
+            output = self.bundle.generate(inputs, logits_processor=[finite, first], stopping_criteria=stops, **options)
+        seconds, peak = (self._now() - start) / len(ready), self._peak()
+        prefill = None if first.at is None else (first.at - start) / len(ready)
         rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)
         records = []
         for x, row, bad, trace, tokens in zip(
@@ -166,6 +168,8 @@ class Answerer:
                     new_tokens=row.tokens,
                     prompt_tokens=tokens,
                     seconds=seconds,
+                    prefill_seconds=prefill,
+                    peak_bytes=peak,
                     vision=vision,
                     batch_size=len(ready),
                     trace=trace.to_json() if x.image is not None else None,
@@ -224,6 +228,16 @@ class Answerer:
 
     def _picture(self, image: Image.Image) -> bytes:
         return webp(self.bundle.view(image))
+
+    def _forget_peak(self) -> None:
+        """From here on `_peak` counts anew."""
+        if self.bundle.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.bundle.device)
+
+    def _peak(self) -> int | None:
+        """The most bytes that were allocated since; None on a CPU, whose peak is the whole process's and only grows."""
+        cuda = self.bundle.device.type == "cuda"
+        return torch.cuda.max_memory_allocated(self.bundle.device) if cuda else None
 
     def _now(self) -> float:
         if self.bundle.device.type == "cuda":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +62,23 @@ class FiniteLogits(LogitsProcessor):
         if self.bad is None:
             return [False] * batch
         return self.bad.view(batch, -1).any(1).tolist()
+
+
+class FirstScores(LogitsProcessor):
+    """Notes the time when the first new token's scores are there: what comes before is prefill, the rest decoding.
+
+    now: tells the time in seconds; on a GPU it waits for the device first. It is asked once a batch, not once a token.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.at: float | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores as they are."""
+        if self.at is None:
+            self.at = self.now()
+        return scores
 
 
 class StopOnText(StoppingCriteria):

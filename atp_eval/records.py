@@ -41,9 +41,12 @@ class SampleRecord(_Model):
 
     `prompt` is the text that was sent, `question` the bare question in it. Either `response` or `error` is set. Times
     are this sample's share of its batch: `seconds` is prefill and decode of the LLM with the pruning method,
-    `vision_seconds` vision tower and projector. `group` names samples that are scored together (MME's pairs, MMBench's
-    circular rows). `objects` counts the things in the picture, `asked_cells` the grid cells of those that the question
-    is about and `asked_map` which they are (`asked_text`); None where nobody knows. `trace` is `KeepTrace.to_json()`.
+    `vision_seconds` vision tower and projector; `prefill_seconds` is the part of `seconds` until the batch's first new
+    token could be chosen, the method's own work included. `peak_bytes`: the most that was allocated on the GPU while
+    its batch was answered, weights included; None elsewhere, and both None in rows of older versions. `group` names
+    samples that are scored together (MME's pairs, MMBench's circular rows). `objects` counts the things in the picture,
+    `asked_cells` the grid cells of those that the question is about and `asked_map` which they are (`asked_text`); None
+    where nobody knows. `trace` is `KeepTrace.to_json()`.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -72,6 +75,8 @@ class SampleRecord(_Model):
     warm: bool = True
     trace: dict[str, Any] | None = None
     asked_map: str | None = None
+    prefill_seconds: float | None = None
+    peak_bytes: int | None = None
 
     def keep_trace(self) -> KeepTrace | None:
         """The tokens that stayed, or None for a failed or text-only sample."""

@@ -77,7 +77,8 @@ def test_every_method_answers_every_question_and_keeps_its_budget() -> None:
             assert record.error is None and record.response is not None
             trace = record.keep_trace()
             assert trace is not None and trace.average_input == tokens
-            assert record.seconds > 0
+            assert record.prefill_seconds is not None and 0 < record.prefill_seconds < record.seconds
+            assert record.peak_bytes is None  # a CPU has no peak of one method
             assert (record.objects, record.asked_cells) == (record.doc_id, 3 if record.doc_id else 0)
             asked = record.asked()
             assert asked is not None and asked.nonzero()[0].tolist() == ([3, 4, 5] if record.doc_id else [])
@@ -281,3 +282,21 @@ def test_pictures_are_kept_as_the_model_saw_them(tmp_path: Path) -> None:
     kept = list((tmp_path / "images").glob("*.webp"))
     assert len(kept) == 2  # documents 0-3 show two pictures
     assert Image.open(kept[0]).size == (84, 84)
+
+
+def test_prefill_ends_with_the_first_scores_and_is_shared_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answerer()
+    clock = iter(range(1000))
+    monkeypatch.setattr(found, "_now", lambda: float(next(clock)))
+    found.answer(questions(4))
+    for method in METHODS:  # the clock is read before the prefill, after it, and at the end: one tick each
+        assert {(r.prefill_seconds, r.seconds) for r in found.recorded(method, "gqa").values()} == {(0.25, 0.5)}
+
+
+def test_peak_memory_of_a_gpu_is_taken_anew_for_every_batch_and_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = answerer(), []
+    monkeypatch.setattr(found, "_forget_peak", lambda: said.append("forget"))
+    monkeypatch.setattr(found, "_peak", lambda: said.append("read") or len(said))  # type: ignore[func-returns-value]
+    found.answer(questions(8))
+    assert said == ["forget", "read"] * (2 * len(METHODS))
+    assert {r.peak_bytes for m in METHODS for r in found.recorded(m, "gqa").values()} == set(range(2, 17, 2))

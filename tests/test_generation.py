@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from atp_eval.generation import FiniteLogits, StopOnText, generation_options, new_tokens
+from atp_eval.generation import FiniteLogits, FirstScores, StopOnText, generation_options, new_tokens
 
 WORDS = ["<pad>", "</s>", "yes", "no", "stop", "here"]
 
@@ -67,3 +67,11 @@ def test_logits_that_are_not_finite_are_remembered_by_sample() -> None:
     watch(torch.empty(0), scores)
     assert watch.rows(2) == [False, True]
     assert FiniteLogits().rows(3) == [False, False, False]
+
+
+def test_the_clock_is_read_at_the_first_scores_only_since_it_may_wait_for_the_device() -> None:
+    times = iter([3.5])
+    watch, scores = FirstScores(lambda: next(times)), torch.randn(2, 6)
+    assert watch.at is None
+    assert all(watch(torch.zeros(2, 1), scores) is scores for _ in range(3))
+    assert watch.at == 3.5
