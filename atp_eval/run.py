@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +52,17 @@ def plan(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
+def evaluate(
+    config: RunConfig,
+    console: Console | None = None,
+    *,
+    bundle: Bundle | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Finished:
     """Answer and score whatever the run folder does not hold yet.
+
+    bundle: the model of the configuration where it is loaded already. say: takes a line for whoever waits; the console
+    does by default.
 
     Raises UserError for settings that cannot work and TaskFailure when nothing could go on (a full disk, missing
     data); a benchmark whose scoring fails is reported in `Finished.failures`, the others are finished.
@@ -61,8 +70,9 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
     console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
     benchmarks, specs = check_names(config)
     began = time.perf_counter()
-    with console.status(f"Loading {escape(config.model)} ..."):
-        bundle = load(config)
+    if bundle is None:
+        with console.status(f"Loading {escape(config.model)} ..."):
+            bundle = load(config)
     methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
     with RunWriter(config.run_folder()) as writer:
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
@@ -85,7 +95,7 @@ def evaluate(config: RunConfig, console: Console | None = None) -> Finished:
                 batch_size=config.batch_size,
                 writer=writer,
                 keep_images=config.keep_images,
-                say=lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False),
+                say=say or (lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False)),
                 progress=advance,
             )
             for b in benchmarks:

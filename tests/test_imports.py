@@ -23,6 +23,7 @@ ARROWS = {
     "errors": set(),
     "trace": set(),
     "paths": set(),
+    "workers": {"errors"},
     "cost": {"errors", "paths"},
     "methods": {"cost", "errors"},
     "engine": {"cost", "methods", "trace", "errors"},
@@ -33,7 +34,8 @@ ARROWS = {
     "documents": {"errors"},
     "benchmarks": {"documents", "errors"},
     "analysis": {"cost"} | RECORDS | BENCHMARKS,
-    "reporting": {"analysis", "cost", "paths"} | RECORDS | BENCHMARKS,
+    "plotting": set(),
+    "reporting": {"analysis", "cost", "paths", "plotting"} | RECORDS | BENCHMARKS,
 }
 LIGHT = [
     "analysis",
@@ -48,8 +50,14 @@ LIGHT = [
     "cost",
     "config",
     "paper",
+    "workers",
+    "plotting",
 ]
-ONLY_IMPORTED_BY = {"cli": {"__main__"}, "run": {"ablation", "cli", "sweep"}, "reporting": {"cli"}}
+ONLY_IMPORTED_BY = {
+    "cli": {"__main__"},
+    "run": {"ablation", "cli", "sweep"},
+    "reporting": {"cli", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
+}
 
 
 class Import(NamedTuple):

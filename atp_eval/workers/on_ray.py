@@ -1,0 +1,124 @@
+"""Workers as actors of a Ray cluster, of this machine or one that is running (https://docs.ray.io)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from atp_eval.errors import TaskFailure, UserError
+from atp_eval.workers.crew import Ended, Work
+from atp_eval.workers.processes import crash
+
+Where = Literal["local", "auto"]
+STORE = 100 * 2**20  # bytes; tasks and what they return are small, and a container's /dev/shm often is too
+
+
+class Resources(NamedTuple):
+    """What a cluster has."""
+
+    cpus: int
+    gpus: int
+
+
+class _Actor:
+    """A worker. What it raises for a person travels as a value, since Ray would wrap it."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def do(self, task: Any) -> tuple[Any, Exception | None, str | None]:
+        """What the work returned; a UserError or TaskFailure; or another error, after which a new actor goes on."""
+        try:
+            return self.work(task), None, None
+        except (UserError, TaskFailure) as error:
+            return None, error, None
+        except Exception as error:
+            return None, None, crash(error)
+
+
+def connect(where: Where, cpus: int | None = None) -> Resources:
+    """Start a cluster on this machine (`local`, with `cpus` cores, all by default), or join the one that runs
+    (`auto`).
+
+    Ray reports nothing to anybody, opens no dashboard, and a local cluster listens on this machine only. Raises
+    UserError where Ray is not installed, or no cluster runs.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "--ray needs Ray, which is not installed: pip install 'atp-eval[sweep]'. --workers does without"
+        ) from None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if where == "local":
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=STORE,
+            _node_ip_address="127.0.0.1", **quiet,
+        )  # fmt: skip
+    else:
+        try:
+            ray.init(address="auto", **quiet)
+        except ConnectionError:
+            raise UserError(
+                "--ray auto: no Ray cluster runs here; start one with `ray start --head`, or use --ray local"
+            ) from None
+    found = ray.cluster_resources()
+    return Resources(int(found.get("CPU", 0)), int(found.get("GPU", 0)))
+
+
+class Actors:
+    """An actor for each of `works`, with so many cores and GPUs of its own. Call `connect` first."""
+
+    def __init__(self, works: Sequence[Work], *, cpus: int, gpus: int = 0) -> None:
+        import ray
+
+        self._ray = ray
+        self._kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
+        self._works = list(works)
+        self._actors: dict[int, Any] = {}
+        self._busy: dict[Any, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many actors there are at most."""
+        return len(self._works)
+
+    def give(self, place: int, task: Any) -> None:
+        """Start a task; see `Crew`."""
+        if place not in self._actors:
+            self._actors[place] = self._kind.remote(self._works[place])
+        self._busy[self._actors[place].do.remote(task)] = place
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """What has ended; see `Crew`."""
+        ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=seconds)
+        return [self._hear(self._busy.pop(one), one) for one in ready]
+
+    def _hear(self, place: int, one: Any) -> Ended:
+        """What an actor says, or that it no longer can."""
+        try:
+            found, error, died = self._ray.get(one)
+        except self._ray.exceptions.RayError as gone:
+            found, error, died = None, None, _cause(gone)
+        if died is None:
+            return Ended(place, found, error)
+        self._ray.kill(self._actors.pop(place))
+        return Ended(place, died=died)
+
+    def close(self) -> None:
+        """End all actors, and a cluster that `connect` started; one that ran before goes on."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors.clear()
+        self._busy.clear()
+        self._ray.shutdown()
+
+
+def _cause(gone: BaseException) -> str:
+    """Why an actor is no more, in one of the many lines that Ray has to say: of one that could not start the last."""
+    first, *more = [line.strip() for line in str(gone).splitlines() if line.strip()] or ["no reason given"]
+    return more[-1] if more and "creation task" in first else f"{type(gone).__name__}: {first}"
