@@ -33,7 +33,7 @@ ARROWS = {
     "writer": {"records", "trace", "errors"},
     "documents": {"errors"},
     "benchmarks": {"documents", "errors"},
-    "analysis": {"cost"} | RECORDS | BENCHMARKS,
+    "analysis": {"cost", "paper"} | RECORDS | BENCHMARKS,
     "plotting": set(),
     "reporting": {"analysis", "cost", "paths", "plotting"} | RECORDS | BENCHMARKS,
 }
