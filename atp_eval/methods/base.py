@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from atp_eval.cost import Geometry
+from atp_eval.cost.scorer import Prompt
 from atp_eval.errors import UserError
 from atp_eval.methods.spec import format_spec
 
@@ -101,6 +102,13 @@ class Method(ABC):
     def average_for(self, geometry: Geometry) -> int | None:
         """The average that the budget comes to; None without a budget, and on a solved method."""
         return self.average
+
+    def scorer_flops(self, prompt: Prompt) -> int | None:
+        """FLOPs of the matrix products by which a solved method chooses in one prompt; None where nobody counted them.
+
+        prompt.tokens are those that its counts leave, or (where counts depend on the data) that a sample had.
+        """
+        return None
 
     def _solved(self, **parameters: Any) -> Self:
         """A copy without a budget, with these parameters, that remembers what was asked for."""

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, product
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Need
 from atp_eval.methods.before import BeforeLLM
@@ -130,3 +131,13 @@ class CDPruner(BeforeLLM):
         if self.relevance == "llm":
             return text_relevance(point.embeddings)
         return point.relevance if self.rule == "paper" else -point.relevance
+
+    def scorer_flops(self, prompt: Prompt) -> int | None:
+        """Without the text tower of CLIP, whose sizes are not the model's: None with relevance=clip."""
+        assert self.keep is not None, "solve() first"
+        cells, width = prompt.geometry.cells, prompt.geometry.hidden
+        if self.keep == cells:
+            return 0
+        greedy = sum(product(1, turn, cells) for turn in range(self.keep))
+        found = product(cells, width, cells) + product(cells, width, 1) + greedy
+        return found if self.relevance == "llm" else None

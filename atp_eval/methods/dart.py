@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, product
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry
 from atp_eval.methods.decision import Decision, keep_cells
@@ -164,3 +165,9 @@ class DART(SinglePoint):
             point.keys, text.keys, text.is_text, features, point.final_norm(text.hidden), self.keep, rule=self.rule
         )
         return keep_cells(chosen, point.kept.shape[1])
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        assert self.keep is not None, "solve() first"
+        pivots = PIVOTS + min(PIVOTS, prompt.after)
+        cells, width = prompt.geometry.cells, prompt.geometry.hidden
+        return product(pivots, width, cells) if self.keep > PIVOTS else 0

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, product
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry
 from atp_eval.methods.before import BeforeLLM
@@ -95,3 +96,7 @@ class DivPrune(BeforeLLM):
         if self.keep == point.kept.shape[1]:
             return Decision(torch.ones_like(point.kept), count=self.keep)
         return keep_cells(divprune(point.hidden, self.keep), point.kept.shape[1])
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        cells = prompt.geometry.cells
+        return 0 if self.keep == cells else product(cells, prompt.geometry.hidden, cells)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from atp_eval.cost.scorer import Prompt, encoded_again
 from atp_eval.methods.base import Need, Numbering
 from atp_eval.methods.bins import Bins
 from atp_eval.methods.decision import Decision
@@ -33,3 +34,6 @@ class Downsample(Bins):
         if self.shape == point.grid:
             return Decision(torch.ones_like(point.kept), count=point.kept.shape[1])
         return self.placed(point.vision.encode_resized(*self.shape), point.grid, point.hidden)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0 if self.shape == prompt.geometry.grid else encoded_again(prompt.geometry, self.shape)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, attention_rows
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry
 from atp_eval.methods.decision import Decision, keep_cells
@@ -84,3 +85,7 @@ class FastV(SinglePoint):
         by_code = self.rule == "code"
         attention = point.last_row() if by_code else point.rows(rows_from_image(point.text.is_text, cells))
         return keep_cells(fastv(attention, self.keep), cells)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        rows = 1 if self.rule == "code" else prompt.geometry.cells + prompt.after
+        return sum(attention_rows(prompt, layer, rows) for layer in self.prune_layers)

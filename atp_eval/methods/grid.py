@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
 from atp_eval.methods.single import SinglePoint
@@ -69,3 +70,6 @@ class Grid(SinglePoint):
         keep = torch.zeros(point.kept.shape[1], dtype=torch.bool)
         keep[uniform_cells(self.keep, point.grid)] = True
         return Decision(keep.to(point.kept.device, non_blocking=True).expand_as(point.kept), count=self.keep)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0

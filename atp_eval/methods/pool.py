@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from atp_eval.cost.scorer import Prompt
 from atp_eval.methods.bins import Bins
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
@@ -29,3 +30,6 @@ class Pool(Bins):
         image = point.hidden.view(batch, *point.grid, width).permute(0, 3, 1, 2)  # [B, D, R, C]
         pooled = adaptive_avg_pool2d(image, self.shape).flatten(2).transpose(1, 2)  # [B, rows * cols, D]
         return self.placed(pooled, point.grid, point.hidden)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0

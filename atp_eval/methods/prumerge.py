@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, cls_row, product, projected
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Method, Need, Numbering
 from atp_eval.methods.before import check_cls
@@ -122,6 +123,14 @@ class PruMerge(Method):
             vision.features, flat, attention, selection, self.tokens or cells, self.neighbours, self.rule
         )  # where counts differ, of every cell: no wait for the largest one
         return placed(selection, vision.project(merged), self.tokens)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        geometry, cells, width = prompt.geometry, prompt.geometry.cells, prompt.geometry.vision.hidden
+        if self.keep == cells:
+            return 0
+        slots = self.tokens or cells
+        merged = product(slots, width, cells) + product(slots, cells, width)
+        return cls_row(geometry) + merged + projected(geometry, slots)
 
 
 @dataclass(frozen=True, kw_only=True)

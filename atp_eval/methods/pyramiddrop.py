@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from atp_eval.cost.scorer import Prompt, coming_row
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry
 from atp_eval.methods.budget import average_input, check_average
@@ -100,3 +101,6 @@ class PyramidDrop(Stages):
     def counts(self) -> tuple[int, ...]:
         assert self.keep is not None, "solve() first"
         return self.keep
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return sum(coming_row(prompt, layer) for layer in self.prune_layers)

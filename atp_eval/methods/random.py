@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt
 from atp_eval.errors import UserError
 from atp_eval.methods.decision import Decision, keep_top
 from atp_eval.methods.point import Point
@@ -47,3 +48,6 @@ class Random(SinglePoint):
             point.kept.device, non_blocking=True
         )
         return keep_top(scores.masked_fill(~point.kept, float("-inf")), self.keep)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, attention_rows, self_score
 from atp_eval.errors import UserError
 from atp_eval.methods.atp.scores import ScoreNorm, normalise, redundant_score
 from atp_eval.methods.base import Geometry, Method
@@ -124,3 +125,11 @@ class Schedule(Method):
         else:
             scores = uniform_scores(point.grid).expand(point.kept.shape)
         return scores.to(point.kept.device, non_blocking=True).masked_fill(~point.kept, float("-inf"))
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        def of(layer: int) -> int:
+            rows = {"last_row": 1, "cross": prompt.after, "redundant": prompt.after}.get(self.score, 0)
+            mean_query = self_score(prompt, layer) if self.score in ("self", "redundant") else 0
+            return mean_query + attention_rows(prompt, layer, rows)
+
+        return 0 if self.score in BLIND else sum(of(layer) for layer in self.prune_layers)

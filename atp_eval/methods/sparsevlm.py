@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, attention_rows, product
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Need
 from atp_eval.methods.budget import average_input, check_average
@@ -187,3 +188,17 @@ class SparseVLM(Stages):
             values=torch.zeros_like(point.hidden).scatter(1, index, merged.to(point.hidden.dtype)),
             order=sequence.new_zeros(batch, cells).scatter(1, stay, places),
         )
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        """Raters, found anew at each stage; their rows of attention; the means of clusters, whose distances take no
+        product."""
+        assert self.layers is not None and self.keep is not None, "solve() first"
+        cells, width, text = prompt.geometry.cells, prompt.geometry.hidden, prompt.after
+        found, tokens = 0, cells
+        for layer, keep, after in zip(self.layers, self.keep, tokens_after(cells, self.keep), strict=True):
+            if keep < cells:
+                stage = stage_counts(tokens, keep)
+                found += product(cells, width, text) + attention_rows(prompt, layer, text)
+                found += product(stage.clusters, stage.recycled, width)
+            tokens = after
+        return found

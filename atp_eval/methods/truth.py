@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Need
 from atp_eval.methods.decision import Decision, keep_top
@@ -52,6 +53,9 @@ class Truth(SinglePoint):
         assert self.keep is not None, "solve() first"
         scores = first_scores(self.first(point.asked), self.seed, point.sample_ids)
         return keep_top(scores.masked_fill(~point.kept, float("-inf")), self.keep)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from atp_eval.cost.scorer import Prompt
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Method
 from atp_eval.methods.decision import Decision
@@ -33,3 +34,6 @@ class UpperBound(Method):
 
     def decide(self, point: Point) -> Decision:
         return Decision(point.kept)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        return 0

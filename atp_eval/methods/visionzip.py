@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from atp_eval.cost.scorer import Prompt, cls_row, product, projected
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Need
 from atp_eval.methods.before import BeforeLLM, check_cls
@@ -143,3 +144,12 @@ class VisionZip(BeforeLLM):
             ),
             order=order.new_zeros(keep.shape).scatter(1, torch.cat([free, choice.dominant, targets], dim=1), order),
         )
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        assert self.keep is not None and self.contextual is not None, "solve() first"
+        geometry, vision, merged = prompt.geometry, prompt.geometry.vision, self.contextual
+        if self.keep == geometry.cells:
+            return 0
+        rest = geometry.cells - (self.keep - merged) + 1
+        nearest = product(rest, vision.hidden // vision.heads, merged)
+        return cls_row(geometry) + nearest + product(merged, rest, vision.hidden) + projected(geometry, 1 + merged)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from atp_eval.cost.scorer import Prompt, cls_row, product
 from atp_eval.errors import UserError
 from atp_eval.methods.base import Geometry, Need
 from atp_eval.methods.before import BeforeLLM, check_cls
@@ -89,3 +90,8 @@ class VisPruner(BeforeLLM):
         vision = point.vision
         attention = cls_attention(vision.queries("own"), vision.keys("own")).mean(1)
         return keep_cells(torch.cat(vispruner(vision.features, attention, self.keep, self.important_ratio), 1), cells)
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        geometry, cells = prompt.geometry, prompt.geometry.cells
+        similarity = product(cells, geometry.vision.hidden, cells)
+        return 0 if self.keep == cells else cls_row(geometry) + similarity

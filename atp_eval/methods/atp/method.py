@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 
+from atp_eval.cost.scorer import Prompt, attention_rows, causal_self_score, self_score, thresholds
 from atp_eval.errors import UserError
 from atp_eval.methods.atp.adapter import Adapter, load_adapter, read_config, shipped
 from atp_eval.methods.atp.rules import hard_mask, margin
 from atp_eval.methods.atp.scores import normalise, redundant_score, spatial_score
-from atp_eval.methods.atp.thresholds import ThresholdModule
+from atp_eval.methods.atp.thresholds import GRID, ThresholdModule
 from atp_eval.methods.base import Geometry, Method
 from atp_eval.methods.decision import Decision
 from atp_eval.methods.point import Point
@@ -153,6 +154,16 @@ class ATP(Method):
             counts = self._other_counts(point, adapter.counts[:, index])
             return Decision((_places(passed, redundant, kept) < counts[:, None]) & kept)
         return Decision(hard_mask(passed, redundant, kept))
+
+    def scorer_flops(self, prompt: Prompt) -> int:
+        """Both scores and the threshold module at every prune point, whatever of it is used."""
+        options = self._adapter.config.options
+        mean_query = causal_self_score if options.causal_self else self_score
+        module = thresholds(2 * math.prod(GRID), options.hidden)
+        return sum(
+            mean_query(prompt, layer) + attention_rows(prompt, layer, prompt.after) + module
+            for layer in self.prune_layers
+        )
 
     @cached_property
     def fixed_counts(self) -> tuple[int, ...]:
