@@ -14,9 +14,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from atp_eval.ablation.settings import Ablation
+from atp_eval.analysis.estimate import Estimate
 from atp_eval.analysis.measure import Cell, benchmark_row, measure
 from atp_eval.analysis.reading import UPPER_BOUND, benchmarks_of, entries
-from atp_eval.analysis.retention import Kept, average, over_seeds
+from atp_eval.analysis.retention import average, over_seeds
 from atp_eval.analysis.significance import RESAMPLES, Interval
 from atp_eval.analysis.summary import BenchmarkRow, plain
 from atp_eval.analysis.tokens import combine
@@ -153,14 +154,14 @@ def make_table(
     return Table(ablation, model, questions, tuple(benchmarks), full, tuple(lines))
 
 
-def _kept(cells: Cells, specs: Sequence[str]) -> list[Kept]:
+def _kept(cells: Cells, specs: Sequence[str]) -> list[Estimate]:
     """The average retention of each seed."""
     found = [average([cell.retained for cell in cells[spec].values()]) for spec in specs]
     return [kept for kept in found if kept is not None]
 
 
 def _line(
-    name: str, specs: tuple[str, ...], cells: Cells, own: list[Kept], reference: list[Kept] | None,
+    name: str, specs: tuple[str, ...], cells: Cells, own: list[Estimate], reference: list[Estimate] | None,
     printed: PrintedRow | None,
 ) -> Line:  # fmt: skip
     """A row from the cells of its seeds."""

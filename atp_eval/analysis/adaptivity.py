@@ -16,8 +16,9 @@ from atp_eval.analysis.aggregation import Sums
 from atp_eval.analysis.question_sums import difference_sums, intervals, mean_sums, share_sums, within
 from atp_eval.analysis.rank import spearman
 from atp_eval.analysis.reading import Entry
-from atp_eval.analysis.significance import RESAMPLES, Interval, percentile_interval
-from atp_eval.analysis.tokens import per_layer, signature
+from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval, percentile_interval
+from atp_eval.analysis.tokens import entering
+from atp_eval.analysis.traces import read_traces
 
 COLUMNS = ["doc_id", "image_id", "level", "objects", "asked_cells", "trace"]
 LEVELS = ("coarse", "middle", "fine")
@@ -75,7 +76,7 @@ class Adaptivity:
 
 
 def measure_adaptivity(
-    label: str, rows: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
+    label: str, rows: pd.DataFrame, *, resamples: int = DESCRIPTIVE_RESAMPLES, seed: int = 0
 ) -> Adaptivity | None:
     """Measure a method; None where all its samples have the same count (or none has a trace).
 
@@ -83,13 +84,14 @@ def measure_adaptivity(
     without a trace are left out.
     """
     rows = rows[rows["trace"].notna()].reset_index(drop=True)
-    counts = [signature(text) for text in rows["trace"]]
-    tokens = np.array([per_layer(found).mean() for found in counts])
+    kinds = read_traces(rows.pop("trace"))
+    per_layer = entering(kinds, len(rows))  # (questions, layers)
+    tokens = per_layer.mean(1)
     if not len(tokens) or tokens.min() == tokens.max():
         return None
     cluster, pictures = pd.factorize(rows["image_id"])
     size = len(pictures)
-    stages = {layer: np.array([dict(found[2])[layer] for found in counts], dtype=float) for layer, _ in counts[0][2]}
+    stages = {layer: per_layer[:, layer] for layer in sorted({layer for kind in kinds for layer in kind.starts})}
     stratum = pd.factorize(rows["benchmark"])[0]
     level = rows["level"].to_numpy()
     objects, cells, reference = (

@@ -39,6 +39,35 @@ def cluster_sums(rows: pd.DataFrame, clusters: int, aggregation: str, scale: flo
     return {"mean": _mean, "mmbench": _grouped, "mme": _mme, "ocrbench": _ocrbench}[aggregation](rows, clusters, scale)
 
 
+def answer_sums(rows: pd.DataFrame, clusters: int) -> dict[str, Sums]:
+    """POPE's other metrics of yes/no answers (Li et al. 2023, Sec. 5.1), each in [0, 1]: F1, precision and recall of
+    "yes", and the share of answers that are "yes".
+
+    rows: `cluster`, `target` and `response`. As in lmms-eval, an answer is the whole response without its case and
+    outer blanks; what is neither yes nor no counts in the last share's divisor only; 0 / 0 is 0. lmms-eval's own yes
+    ratio is that of the targets and does not depend on the model.
+    """
+    target, said = (rows[name].fillna("").str.lower().str.strip() for name in ("target", "response"))
+    kinds = [
+        (target == "yes") & (said == "yes"),
+        (target == "no") & (said == "yes"),
+        (target == "yes") & (said == "no"),
+        said == "yes",
+        said.notna(),
+    ]
+    sums = np.stack([_count(rows["cluster"], kind.to_numpy(dtype=float), clusters) for kind in kinds], axis=1)
+
+    def share(hits: NDArray[Any], of: NDArray[Any]) -> NDArray[np.float64]:
+        return np.nan_to_num(_ratio(hits, of))
+
+    return {
+        "F1": Sums(sums, lambda t: share(2 * t[..., 0], 2 * t[..., 0] + t[..., 1] + t[..., 2])),
+        "precision": Sums(sums, lambda t: share(t[..., 0], t[..., 0] + t[..., 1])),
+        "recall": Sums(sums, lambda t: share(t[..., 0], t[..., 0] + t[..., 2])),
+        "yes": Sums(sums, lambda t: share(t[..., 3], t[..., 4])),
+    }
+
+
 def _ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b > 0, a / b, np.nan)
@@ -63,14 +92,14 @@ def _ocrbench(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
 
 def _grouped(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
     """Each group of rows counts once, and is right only when all of its rows are (MMBench's circular evaluation)."""
-    return _mean(_all_right(rows, _group(rows)), clusters, scale)
+    return _mean(_all_right(rows, group_of(rows)), clusters, scale)
 
 
 def _mme(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
     """The sum over perception categories of 100 * (accuracy + share of pairs with both right); scale does not enter."""
     parts = []
     for _, part in rows[rows["category"].isin(MME_PERCEPTION)].groupby("category", sort=True):
-        single, pairs = _mean(part, clusters, 100.0), _mean(_all_right(part, _group(part)), clusters, 100.0)
+        single, pairs = _mean(part, clusters, 100.0), _mean(_all_right(part, group_of(part)), clusters, 100.0)
         parts += [single.sums, pairs.sums]
     if not parts:
         return Sums(np.zeros((clusters, 2)), lambda t: _ratio(t[..., 0], t[..., 1]))
@@ -81,7 +110,7 @@ def _mme(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
     return Sums(np.concatenate(parts, axis=1), metric)
 
 
-def _group(rows: pd.DataFrame) -> pd.Series[Any]:
+def group_of(rows: pd.DataFrame) -> pd.Series[Any]:
     """What is scored together: `group`, else the image cluster for rows that name none."""
     return rows["group"].where(rows["group"].notna(), "cluster " + rows["cluster"].astype(str))
 

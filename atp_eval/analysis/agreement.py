@@ -24,7 +24,7 @@ from atp_eval.analysis.aggregation import Sums
 from atp_eval.analysis.cells import Shape, place, shape_of, side_by_side
 from atp_eval.analysis.question_sums import intervals, ratio
 from atp_eval.analysis.reading import Entry, benchmarks_of
-from atp_eval.analysis.significance import RESAMPLES, Interval
+from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval
 from atp_eval.analysis.tally import Running, Tally
 
 COLUMNS = ["doc_id", "image_id", "trace", "asked_map"]
@@ -118,7 +118,7 @@ def measure_agreement(
     pieces: Iterable[tuple[str, Mapping[str, pd.DataFrame]]],
     groups: Sequence[Sequence[str]],
     *,
-    resamples: int = RESAMPLES,
+    resamples: int = DESCRIPTIVE_RESAMPLES,
     seed: int = 0,
 ) -> Agreement | None:
     """Measure methods against each other; None where no sample has a trace.
@@ -130,10 +130,10 @@ def measure_agreement(
     tally: Tally | None = None
     for benchmark, frames in pieces:
         if tally is None:
-            first = next((t for f in frames.values() for t in f["trace"] if isinstance(t, str)), None)
-            if first is None:
+            shape = shape_of(text for frame in frames.values() for text in frame["trace"])
+            if shape is None:
                 continue
-            tally = Tally(shape_of(first), groups)
+            tally = Tally(shape, groups)
         tally.add(benchmark, frames)
     if tally is None:
         return None

@@ -1,27 +1,32 @@
-"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet; what each
-method's tokens cost, what they go with where they vary, and which of them methods have in common, as CSV."""
+"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet; tests of
+methods, other metrics of a benchmark than its own, what each method's tokens cost, what they go with where they vary,
+and which of them methods have in common, as CSV."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from atp_eval.analysis.agreement import Agreement
+from atp_eval.analysis.comparisons import Tested
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import Summary
 from atp_eval.writer import write_atomically
 
+CONTRASTS, METRICS = "contrasts.csv", "metrics.csv"
 FAIRNESS, ADAPTIVITY, AGREEMENT = "fairness.csv", "adaptivity.csv", "agreement.csv"
 NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet")
 
 
 def write_summary(summary: Summary, folder: Path) -> list[Path]:
-    """Write NAMES into a folder, FAIRNESS where tokens are known, ADAPTIVITY where some method's counts vary between
-    samples, and AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted."""
+    """Write NAMES into a folder, CONTRASTS where several methods have a retention, METRICS where a benchmark has others
+    than its own, FAIRNESS where tokens are known, ADAPTIVITY where some method's counts vary between samples, and
+    AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = comparison_frame(summary)
     write_atomically(folder / NAMES[0], json.dumps(summary.to_json(), indent=1) + "\n")
@@ -30,6 +35,8 @@ def write_summary(summary: Summary, folder: Path) -> list[Path]:
     frame.to_parquet(folder / NAMES[3], index=False)
     written = [folder / name for name in NAMES]
     more = {
+        CONTRASTS: contrasts_frame(summary),
+        METRICS: metrics_frame(summary),
         FAIRNESS: fairness_frame(summary),
         ADAPTIVITY: adaptivity_frame(summary),
         AGREEMENT: agreement_frame(summary.agreement),
@@ -56,6 +63,8 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
                     **{"method": m.label, "benchmark": b.name, "metric": b.metric, "unit": b.unit},
                     **spread("score", s.score),
                     **spread("retention", s.retention),
+                    **tested(s.test),
+                    **{"pictures": s.pictures, "differing_pictures": s.differing},
                     **{"tokens": tokens and tokens.input, "tokens_output": tokens and tokens.output},
                     **{"tokens_final": tokens and tokens.final, "samples": s.samples},
                     **spread("invalid", s.invalid),
@@ -69,6 +78,7 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
             {
                 **{"method": m.label, "benchmark": "average", "metric": None, "unit": None},
                 **spread("retention", m.retention),
+                **tested(m.test),
                 **{"tokens": averages and averages.input, "tokens_output": averages and averages.output},
                 **{"tokens_final": averages and averages.final, "samples": m.samples},
                 **spread("invalid", m.invalid),
@@ -78,6 +88,40 @@ def comparison_frame(summary: Summary) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def contrasts_frame(summary: Summary) -> pd.DataFrame:
+    """One row two methods, for their average retention and, where budgets are equal, for each benchmark."""
+    return pd.DataFrame(
+        {"benchmark": name, "first": c.first, "second": c.second, **spread("difference", difference), **tested(test)}
+        for c in summary.contrasts
+        for name, difference, test in [
+            ("average", c.difference, c.test),
+            *((name, s.difference, s.test) for name, s in c.scores.items()),
+        ]
+    )
+
+
+def metrics_frame(summary: Summary) -> pd.DataFrame:
+    """One row a method, benchmark and metric that is not the benchmark's own."""
+    return pd.DataFrame(
+        {
+            **{"method": m.label, "benchmark": benchmark, "metric": name},
+            **spread("score", extra.score),
+            **spread("retention", extra.retention),
+        }
+        for m in summary.methods
+        for benchmark, score in m.scores.items()
+        for name, extra in score.extra.items()
+    )
+
+
+def tested(test: Tested | None) -> dict[str, Any]:
+    """A test as columns; empty where there is none."""
+    names = {"test": "kind", "p": "p", "p_holm": "p_holm", "comparisons": "comparisons"}
+    names |= {"gained": "gained", "lost": "lost", "p_questions": "p_questions"}
+    values = asdict(test) if test else {}
+    return {column: values.get(name) for column, name in names.items()}
 
 
 def fairness_frame(summary: Summary) -> pd.DataFrame:
@@ -168,20 +212,26 @@ def markdown(summary: Summary) -> str:
         f"|---|--:|{'--:|' * len(names)}--:|--:|",
     ]
     for m in summary.methods:
-        scores = [f"{s.score.value:.1f}" if (s := m.scores.get(n)) else "–" for n in names]
+        scores = [f"{s.score.value:.1f}{starred(s.test)}" if (s := m.scores.get(n)) else "–" for n in names]
         ratio = m.timing.ratio if m.timing else None
         tokens = f"{m.average_tokens:.1f}" if m.tokens else "–"
-        cells = [m.label.replace("|", "\\|"), tokens, *scores, shown(m.retention), shown(ratio, 2)]
+        cells = [m.label.replace("|", "\\|"), tokens, *scores, shown(m.retention) + starred(m.test), shown(ratio, 2)]
         lines.append(f"| {' | '.join(cells)} |")
     units = ", ".join(f"{b.name} {b.unit}" for b in summary.benchmarks if b.unit != "%")
     lines += [
         "",
         "tokens: visual tokens that enter a decoder layer, averaged over layers, samples and benchmarks. "
-        f"retention: of the upper bound, paired 95 % interval ({summary.resamples:,} bootstrap resamples of images). "
+        f"retention: of the upper bound, paired 95 % interval ({summary.resamples:,} bootstrap resamples of images); "
+        r"\* differs from it, Holm-adjusted p at most 0.05. "
         f"Scores in per cent{f'; {units}' if units else ''}.",
         *[f"\n> {w}" for w in summary.warnings],
     ]
     return "\n".join(lines) + "\n"
+
+
+def starred(test: Tested | None) -> str:
+    """A star for what differs from the upper bound beyond chance; escaped for Markdown."""
+    return r"\*" if test and test.significant else ""
 
 
 def shown(interval: Interval | None, digits: int = 1) -> str:

@@ -15,8 +15,9 @@ from atp_eval.analysis.adaptivity import RIGHT
 from atp_eval.analysis.aggregation import Sums
 from atp_eval.analysis.question_sums import intervals, mean_sums, ratio, summed
 from atp_eval.analysis.reading import Entry
-from atp_eval.analysis.significance import RESAMPLES, Interval
-from atp_eval.analysis.tokens import per_layer, signature
+from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval
+from atp_eval.analysis.tokens import entering
+from atp_eval.analysis.traces import read_traces
 
 COLUMNS = ["doc_id", "image_id", "kind", "category", "score", "trace"]
 FIXED = re.compile(r"(?P<ranking>.*\bcontrol=fixed)(?:,scale=(?P<scale>[^,]+))?$")
@@ -79,13 +80,13 @@ def ladder_rows(ladder: Mapping[float, Entry]) -> dict[float, pd.DataFrame]:
     for scale, entry in ladder.items():
         rows = pd.concat([entry.rows(name, COLUMNS).assign(benchmark=name) for name in entry.results])
         rows = rows[rows["trace"].notna()]
-        rows["tokens"] = [per_layer(signature(text)).mean() for text in rows.pop("trace")]
+        rows["tokens"] = entering(read_traces(rows.pop("trace")), len(rows)).mean(1)
         found[scale] = rows
     return found
 
 
 def measure_hindsight(
-    ranking: str, rows: Mapping[float, pd.DataFrame], *, resamples: int = RESAMPLES, seed: int = 0
+    ranking: str, rows: Mapping[float, pd.DataFrame], *, resamples: int = DESCRIPTIVE_RESAMPLES, seed: int = 0
 ) -> Hindsight | None:
     """Measure the choice over the questions that every scale answered; None where there are none."""
     scales = sorted(rows)

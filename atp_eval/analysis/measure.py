@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from atp_eval.analysis.adaptivity import Adaptivity, measure_adaptivity, question_rows
 from atp_eval.analysis.agreement import Agreement, agreement_rows, measure_agreement
+from atp_eval.analysis.comparisons import Tested, holm, of_estimate, of_scores
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
+from atp_eval.analysis.estimate import mean
 from atp_eval.analysis.fairness import Cost, Fairness, Prompts, compare_budgets, cost_of, model_sizes, prompts
 from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
+from atp_eval.analysis.histograms import TokenUse, token_use
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
+from atp_eval.analysis.retention import ANSWERS, Extra, Retained, average, has_more_metrics, retain
 from atp_eval.analysis.retention import COLUMNS as SCORED
-from atp_eval.analysis.retention import Retained, average, retain
-from atp_eval.analysis.significance import RESAMPLES, percentile_interval, wilson
-from atp_eval.analysis.summary import BenchmarkRow, Contrast, MethodSummary, Score, Summary
-from atp_eval.analysis.tokens import combine, count_tokens, token_stats
+from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, RESAMPLES, wilson
+from atp_eval.analysis.summary import BenchmarkRow, Contrast, Contrasted, MethodSummary, Score, Summary
+from atp_eval.analysis.tokens import Signature, combine, count_tokens, token_stats
+from atp_eval.analysis.traces import read_traces
 from atp_eval.benchmarks import BENCHMARKS
 from atp_eval.records import BenchmarkInfo, Run
 
@@ -30,6 +34,7 @@ COLUMNS = [
     *("error", "invalid", "new_tokens", "prompt_tokens", "seconds", "vision_seconds", "batch", "warm", "trace"),
 ]
 MOST_TOGETHER = 24  # methods that are all held against each other; of more, only those of like budgets
+FEW_PICTURES, FEW_DIFFERING = 20, 5  # below, intervals miss more often than they say (docs/statistics.md)
 TOLERANCE = 0.0005  # of a metric's scale, between lmms-eval's number and ours from its samples
 
 
@@ -39,6 +44,7 @@ class Cell:
 
     score: Score
     prompts: Prompts
+    counts: dict[str, Counter[Signature]]  # by category
     reference: str | None
     retained: Retained
     times: pd.DataFrame
@@ -60,23 +66,26 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
         rows.append(row)
         for label, cell in measure(row, info, present, resamples, seed).items():
             cells[label][name] = cell
-        warnings += disagreements(row, {e.label: cells[e.label][name] for e in present})
+        here = {e.label: cells[e.label][name] for e in present}
+        warnings += [*disagreements(row, here), *too_few(row, here)]
     names = run_names(runs)
-    summaries = tuple(put_together(e, names[e.run.path], cells[e.label]) for e in methods)
+    summaries = averages_tested([put_together(e, names[e.run.path], cells[e.label]) for e in methods], cells)
     full = [m.tokens.averages.full for m in summaries if m.tokens]
     fairness = compare_budgets(list(costs(methods, summaries, cells)))
+    few = min(resamples, DESCRIPTIVE_RESAMPLES)
     return Summary(
         runs=tuple(names.values()),
         benchmarks=tuple(rows),
         methods=summaries,
-        contrasts=tuple(contrasts(cells)),
+        contrasts=tuple(contrasts(summaries, cells, fairness.groups)),
         warnings=(*warnings, *gaps(summaries, rows), *fairness.warnings),
         resamples=resamples,
         full_tokens=max(full, default=math.nan),
-        adaptivity=tuple(adaptive(methods, summaries, resamples, seed)),
-        hindsight=tuple(in_hindsight(methods, resamples, seed)),
+        adaptivity=tuple(adaptive(methods, summaries, few, seed)),
+        hindsight=tuple(in_hindsight(methods, few, seed)),
         fairness=fairness,
-        agreement=agreement(methods, fairness, resamples, seed),
+        token_use=tuple(token_uses(methods, cells)),
+        agreement=agreement(methods, fairness, few, seed),
     )
 
 
@@ -90,6 +99,14 @@ def costs(
         found = [cell.prompts for cell in cells[entry.label].values() if len(cell.prompts.tokens)]
         sizes = model_sizes(entry.run.manifest)
         yield cost_of(entry.label, entry.is_reference, summary.tokens, found, sizes)
+
+
+def token_uses(methods: Sequence[Entry], cells: dict[str, dict[str, Cell]]) -> Iterator[TokenUse]:
+    """How each method's tokens are spread, of those whose tokens are known."""
+    for entry in methods:
+        found = token_use(entry.label, entry.is_reference, {n: c.counts for n, c in cells[entry.label].items()})
+        if found is not None:
+            yield found
 
 
 def agreement(methods: Sequence[Entry], fairness: Fairness, resamples: int, seed: int) -> Agreement | None:
@@ -135,19 +152,25 @@ def measure(
     row: BenchmarkRow, info: BenchmarkInfo, present: Sequence[Entry], resamples: int, seed: int
 ) -> dict[str, Cell]:
     """The cells of a benchmark by label; the methods share the bootstrap's draws."""
-    frames = {e.label: e.rows(row.name, COLUMNS) for e in present}
-    asked = {
-        e.label: prompts(frames[e.label]["trace"], frames[e.label]["prompt_tokens"], model_sizes(e.run.manifest))
-        for e in present
-    }
-    # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
-    tokens = {label: token_stats(count_tokens(frame.pop("trace"))) for label, frame in frames.items()}
+    known = BENCHMARKS.get(row.name)
+    form = known.form if known else "open"
+    columns = [*COLUMNS, *ANSWERS] if has_more_metrics(form, info.aggregation) else COLUMNS
+    frames: dict[str, pd.DataFrame] = {}
+    asked: dict[str, Prompts] = {}
+    counts: dict[str, dict[str, Counter[Signature]]] = {}
+    for e in present:
+        frame = frames[e.label] = e.rows(row.name, columns)
+        # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
+        kinds = read_traces(frame.pop("trace"))
+        asked[e.label] = prompts(kinds, frame["prompt_tokens"], model_sizes(e.run.manifest))
+        counts[e.label] = count_tokens(kinds, frame["category"])
     found = {e.label: reference_of(e, present) for e in present}
     references = {label: reference.label if reference else None for label, reference in found.items()}
     kept = retain(
-        frames, references, benchmark=row.name, aggregation=info.aggregation, scale=info.scale,
+        frames, references, benchmark=row.name, aggregation=info.aggregation, scale=info.scale, form=form,
         resamples=resamples, seed=seed,
     )  # fmt: skip
+    tests = holm({e.label: test for e in present if (test := against(kept, e, references[e.label]))})
     times = {label: batch_times(frame) for label, frame in frames.items()}
     cells = {}
     for e in present:
@@ -164,10 +187,16 @@ def measure(
             errors=wilson(errors, len(frame)),
             invalid=wilson(invalid, len(frame)),
             new_tokens=float(frame["new_tokens"].mean()),
-            tokens=tokens[e.label],
+            tokens=token_stats(sum(counts[e.label].values(), Counter())),
             timing=timing(times[e.label], ratios),
+            test=tests.get(e.label),
+            extra={name: in_per_cent(extra) for name, extra in retained.extra.items()},
+            pictures=retained.pictures,
+            differing=retained.differing,
         )
-        cells[e.label] = Cell(score, asked[e.label], reference, retained, times[e.label], ratios, errors, invalid)
+        cells[e.label] = Cell(
+            score, asked[e.label], counts[e.label], reference, retained, times[e.label], ratios, errors, invalid
+        )
     return cells
 
 
@@ -192,17 +221,61 @@ def put_together(entry: Entry, run: str, cells: dict[str, Cell]) -> MethodSummar
     )
 
 
-def contrasts(cells: dict[str, dict[str, Cell]]) -> Iterator[Contrast]:
-    """The paired difference of average retention of every two methods, over the benchmarks that both have."""
-    for first, second in combinations(cells, 2):
-        shared = [n for n in cells[first] if n in cells[second]]
-        pairs = [(cells[first][n].retained, cells[second][n].retained) for n in shared]
-        known = [(a.kept, b.kept) for a, b in pairs if a.kept and b.kept]
+def against(kept: dict[str, Retained], entry: Entry, reference: str | None) -> Tested | None:
+    """A method against its upper bound on a benchmark; None for an upper bound, and without a retention."""
+    found = kept[entry.label]
+    if entry.is_reference or reference is None or found.kept is None:
+        return None
+    return of_scores(found, kept[reference], found.kept, 100.0)
+
+
+def averages_tested(methods: Sequence[MethodSummary], cells: dict[str, dict[str, Cell]]) -> tuple[MethodSummary, ...]:
+    """The same with tests of their average retention, which are a family."""
+    averages = {m.label: average([c.retained for c in cells[m.label].values()]) for m in methods if not m.is_reference}
+    tests = holm({label: of_estimate(found, 100.0) for label, found in averages.items() if found})
+    return tuple(replace(m, test=tests.get(m.label)) for m in methods)
+
+
+def contrasts(
+    methods: Sequence[MethodSummary], cells: dict[str, dict[str, Cell]], groups: Sequence[Sequence[str]]
+) -> Iterator[Contrast]:
+    """The paired difference of average retention of every two methods, over the benchmarks that both have.
+
+    Tests are among the methods of a group, whose budgets are equal: on each benchmark, and of the average, a family.
+    """
+    group = {label: place for place, labels in enumerate(groups) for label in labels}
+    found: dict[tuple[str, str], Contrast] = {}
+    families: dict[str | None, dict[tuple[str, str], Tested]] = {}  # by benchmark; None is the average
+    for first, second in combinations(methods, 2):
+        pair = first.label, second.label
+        both = {n: (c.retained, cells[second.label][n].retained) for n, c in cells[first.label].items()
+                if n in cells[second.label]}  # fmt: skip
+        known = {n: a.kept.minus(b.kept) for n, (a, b) in both.items() if a.kept and b.kept}
         if not known:
             continue
-        value = np.mean([a.interval.value - b.interval.value for a, b in known])
-        drawn = np.mean([a.replicates - b.replicates for a, b in known], axis=0)
-        yield Contrast(first, second, percentile_interval(float(value), drawn))
+        difference = mean(list(known.values()))
+        scores: dict[str, Contrasted] = {}
+        if first.label in group and group[first.label] == group.get(second.label):
+            families.setdefault(None, {})[pair] = of_estimate(difference, 0.0)
+            for name, points in known.items():
+                families.setdefault(name, {})[pair] = of_scores(*both[name], points, 0.0)
+                scores[name] = Contrasted(points.interval)
+        found[pair] = Contrast(*pair, difference.interval, _with_upper_bound(first, second), scores)
+    tests = {name: holm(family) for name, family in families.items()}
+    for pair, contrast in found.items():
+        test = tests.get(None, {}).get(pair, contrast.test)
+        scores = {name: replace(score, test=tests[name][pair]) for name, score in contrast.scores.items()}
+        yield replace(contrast, test=test, scores=scores)
+
+
+def _with_upper_bound(first: MethodSummary, second: MethodSummary) -> Tested | None:
+    """Against an upper bound a method has been tested already."""
+    return first.test or second.test if first.is_reference != second.is_reference else None
+
+
+def in_per_cent(extra: Extra) -> Extra:
+    """A metric in [0, 1] as it is shown."""
+    return Extra(extra.score.scaled(100.0), extra.retention)
 
 
 # ------------------------------------------------------------------ what a reader must know
@@ -231,6 +304,24 @@ def disagreements(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
                 f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper "
                 f"bound; retention is over the {cell.retained.common} that both have."
             )
+
+
+def too_few(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
+    """Pictures in all, or pictures that a method and the upper bound score differently."""
+    held = {label: cell.retained for label, cell in cells.items() if cell.retained.kept and cell.reference != label}
+    if not held:
+        return
+    pictures = max(r.pictures for r in held.values())
+    if pictures < FEW_PICTURES:
+        yield (
+            f"{row.name}: {pictures} pictures are too few for intervals that hold what they say; take at least "
+            f"{FEW_PICTURES}, better 100."
+        )
+    elif rare := [label for label, r in held.items() if r.differing < FEW_DIFFERING]:
+        yield (
+            f"{row.name}: in fewer than {FEW_DIFFERING} pictures do {shortened(rare)} score otherwise than the upper "
+            "bound; their intervals of retention are rough."
+        )
 
 
 def gaps(methods: Iterable[MethodSummary], rows: Sequence[BenchmarkRow]) -> Iterator[str]:

@@ -7,37 +7,56 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from atp_eval.analysis.aggregation import Sums, cluster_sums
-from atp_eval.analysis.significance import RESAMPLES, Interval, cluster_bootstrap, percentile_interval
+from atp_eval.analysis.aggregation import Sums, answer_sums, cluster_sums
+from atp_eval.analysis.estimate import Estimate, Resampled, estimate, mean, resample
+from atp_eval.analysis.mcnemar import Answers, answers_of
+from atp_eval.analysis.significance import RESAMPLES, Interval, percentile_interval
+from atp_eval.documents import Form
 
 COLUMNS = ["doc_id", "image_id", "category", "group", "score"]
+ANSWERS = ["target", "response"]  # for the metrics of `answer_sums`
+METRIC = "metric"  # the benchmark's own among others
 
 
-class Kept(NamedTuple):
-    """A retention in per cent with its interval and the bootstrap's [resamples] values of it."""
+class Extra(NamedTuple):
+    """A metric beside the benchmark's own, and what is kept of it in per cent, if anything."""
 
-    interval: Interval
-    replicates: NDArray[np.float64]
+    score: Interval
+    retention: Interval | None
 
 
 @dataclass(frozen=True)
 class Retained:
     """A method on one benchmark.
 
-    score: the metric over all of its documents, in lmms-eval's unit. kept: of the upper bound's metric over the
-    documents that both answered; None without an upper bound or where that scored nothing. common, missing: documents
-    that both have, and that only one of the two has.
+    score: the metric over all of its documents, in lmms-eval's unit. kept: per cent of the upper bound's metric over
+    the documents that both answered; None without an upper bound or where that scored nothing. common, missing:
+    documents that both have, and that only one of the two has. pictures: image clusters; differing: those in which the
+    method scores otherwise than the upper bound. answers: which are right, where all are right or wrong. extra: other
+    metrics in [0, 1].
     """
 
     score: Interval
-    kept: Kept | None
+    kept: Estimate | None
+    common: int
+    missing: int
+    pictures: int
+    differing: int
+    answers: Answers | None = None
+    extra: Mapping[str, Extra] = field(default_factory=dict)
+
+
+class _Pair(NamedTuple):
+    """Places of a method's metrics and of the upper bound's over common documents, and how many those are."""
+
+    own: dict[str, int]
+    other: dict[str, int]
     common: int
     missing: int
 
@@ -49,85 +68,103 @@ def retain(
     benchmark: str,
     aggregation: str,
     scale: float,
+    form: Form = "open",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Retained]:
     """Every method's score and retention on a benchmark.
 
-    rows: COLUMNS by label. references: the label that each is held against, None for none.
+    rows: COLUMNS by label, and ANSWERS where `has_more_metrics`. references: the label that each is held against, None
+    for none.
     """
     clusters = image_clusters(rows.values())
     size = int(clusters.max()) + 1 if len(clusters) else 0
+    placed = {
+        label: frame.assign(cluster=clusters.reindex(frame["doc_id"]).to_numpy()) for label, frame in rows.items()
+    }
     parts: list[Sums] = []
 
-    def add(label: str, docs: pd.Index[int] | None = None) -> int:
-        frame = rows[label] if docs is None else rows[label][rows[label]["doc_id"].isin(docs)]
-        frame = frame.assign(cluster=clusters.reindex(frame["doc_id"]).to_numpy())
-        parts.append(cluster_sums(frame, size, aggregation, scale))
-        return len(parts) - 1
+    def add(label: str, docs: pd.Index[int] | None = None) -> dict[str, int]:
+        frame = placed[label] if docs is None else placed[label][placed[label]["doc_id"].isin(docs)]
+        found = {METRIC: cluster_sums(frame, size, aggregation, scale)}
+        if has_more_metrics(form, aggregation):
+            found |= answer_sums(frame, size)
+        parts.extend(found.values())
+        return dict(zip(found, range(len(parts) - len(found), len(parts)), strict=True))
 
     whole = {label: add(label) for label in rows}
-    pairs: dict[str, tuple[int, int, int, int]] = {}  # part of the method, part of the reference, common, missing
+    pairs: dict[str, _Pair] = {}
     for label, reference in references.items():
         if reference is None or reference not in rows:
             continue
         own, other = pd.Index(rows[label]["doc_id"]), pd.Index(rows[reference]["doc_id"])
         if own.equals(other):
-            pairs[label] = whole[label], whole[reference], len(own), 0
+            pairs[label] = _Pair(whole[label], whole[reference], len(own), 0)
         else:
             both = own.intersection(other)
-            pairs[label] = add(label, both), add(reference, both), len(both), len(own.union(other)) - len(both)
+            missing = len(own.union(other)) - len(both)
+            pairs[label] = _Pair(add(label, both), add(reference, both), len(both), missing)
 
-    totals = cluster_bootstrap(np.concatenate([p.sums for p in parts], axis=1), resamples, stable_seed(benchmark, seed))
-    edges = np.cumsum([0, *(p.sums.shape[1] for p in parts)])
-    drawn = [part.metric(totals[:, a:b]) for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True)]
-
+    drawn = resample(parts, resamples, stable_seed(benchmark, seed))
     found = {}
-    for label in rows:
-        score = percentile_interval(parts[whole[label]].value, drawn[whole[label]])
-        if score.low == score.high:  # answers that are all alike have no spread to resample, which is no certainty
-            score = Interval(score.value)
-        kept, common, missing = None, len(rows[label]), 0
-        if label in pairs:
-            own_part, reference_part, common, missing = pairs[label]
-            value = percent(parts[own_part].value, parts[reference_part].value)
-            if np.isfinite(value):
-                replicates = percent(drawn[own_part], drawn[reference_part])
-                kept = Kept(percentile_interval(float(value), replicates), replicates)
-        found[label] = Retained(score, kept, common, missing)
+    for label, frame in placed.items():
+        scores = {name: estimate(benchmark, drawn[place]).interval for name, place in whole[label].items()}
+        kept: dict[str, Estimate] = {}
+        common, missing, differing = len(frame), 0, 0
+        if pair := pairs.get(label):
+            common, missing = pair.common, pair.missing
+            ours, theirs = (parts[places[METRIC]].sums for places in (pair.own, pair.other))
+            differing = int((ours != theirs).any(1).sum()) if ours.shape == theirs.shape else size
+            ratios = {name: estimate(benchmark, _ratio(drawn, pair, name)) for name in pair.own}
+            kept = {name: ratio for name, ratio in ratios.items() if np.isfinite(ratio.value)}
+        found[label] = Retained(
+            score=scores[METRIC],
+            kept=kept.get(METRIC),
+            common=common,
+            missing=missing,
+            pictures=frame["cluster"].nunique(),
+            differing=differing,
+            answers=answers_of(frame, form, aggregation),
+            extra={
+                # More "yes" is neither better nor worse: nothing to keep.
+                name: Extra(score, kept[name].interval if name in kept and name != "yes" else None)
+                for name, score in scores.items()
+                if name != METRIC
+            },
+        )
     return found
 
 
-def average(parts: Sequence[Retained]) -> Kept | None:
+def has_more_metrics(form: Form, aggregation: str) -> bool:
+    """Whether a benchmark is scored as POPE is, by yes and no answers that count one by one."""
+    return form == "yes_no" and aggregation == "mean"
+
+
+def average(parts: Sequence[Retained]) -> Estimate | None:
     """The mean retention over benchmarks, each resampled on its own; None where none has a retention."""
     known = [p.kept for p in parts if p.kept is not None]
-    if not known:
-        return None
-    value, replicates = _mean(known)
-    return Kept(percentile_interval(value, replicates), replicates)
+    return mean(known) if known else None
 
 
-def over_seeds(kept: Sequence[Kept], minus: Sequence[Kept] = ()) -> Interval:
+def over_seeds(kept: Sequence[Estimate], minus: Sequence[Estimate] = ()) -> Interval:
     """The mean over a method's seeds, less that of another's; all have seen the same draws of questions. NaN where the
     upper bound scored nothing."""
     if not kept:
         return Interval(float("nan"))
-    value, drawn = _mean(kept)
-    if minus:
-        other, others = _mean(minus)
-        value, drawn = value - other, drawn - others
-    return percentile_interval(value, drawn)
+    return (mean(kept).minus(mean(minus)) if minus else mean(kept)).interval
 
 
-def pooled_seeds(kept: Sequence[Kept]) -> Interval:
+def pooled_seeds(kept: Sequence[Estimate]) -> Interval:
     """Where a single seed's retention lies: every seed with every draw of questions."""
     if not kept:
         return Interval(float("nan"))
-    return percentile_interval(_mean(kept)[0], np.concatenate([k.replicates for k in kept]))
+    return percentile_interval(mean(kept).value, np.concatenate([k.draws for k in kept]))
 
 
-def _mean(kept: Sequence[Kept]) -> tuple[float, NDArray[np.float64]]:
-    return float(np.mean([k.interval.value for k in kept])), np.mean([k.replicates for k in kept], axis=0)
+def _ratio(drawn: Sequence[Resampled], pair: _Pair, name: str) -> Resampled:
+    """A metric in per cent of the upper bound's."""
+    value, draws, without = map(percent, drawn[pair.own[name]], drawn[pair.other[name]])
+    return Resampled(float(value), draws, without)
 
 
 def percent(metric: Any, reference: Any) -> Any:

@@ -10,9 +10,12 @@ import numpy as np
 
 from atp_eval.analysis.adaptivity import Adaptivity
 from atp_eval.analysis.agreement import Agreement
+from atp_eval.analysis.comparisons import Tested
 from atp_eval.analysis.efficiency import Timing
 from atp_eval.analysis.fairness import Fairness, compare_budgets
 from atp_eval.analysis.hindsight import Hindsight
+from atp_eval.analysis.histograms import TokenUse
+from atp_eval.analysis.retention import Extra
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.tokens import TokenStats
 
@@ -39,7 +42,8 @@ class Score:
     """A method on a benchmark. score: in the shown unit; reported: the same as lmms-eval computed it.
 
     retention: per cent of the upper bound, over `common` documents (`missing`: those that only one of the two has).
-    errors, invalid: rates in [0, 1]. new_tokens: mean generated tokens.
+    errors, invalid: rates in [0, 1]. new_tokens: mean generated tokens. test: against the upper bound. extra: other
+    metrics of the benchmark, in per cent (POPE's F1). pictures, differing: as in Retained.
     """
 
     score: Interval
@@ -53,13 +57,17 @@ class Score:
     new_tokens: float
     tokens: TokenStats | None
     timing: Timing | None
+    test: Tested | None = None
+    extra: dict[str, Extra] = field(default_factory=dict)
+    pictures: int = 0
+    differing: int = 0
 
 
 @dataclass(frozen=True)
 class MethodSummary:
     """A method over its benchmarks, which weigh alike in `retention` (per cent) and `tokens`.
 
-    errors, invalid, new_tokens and timing are over all of its samples.
+    errors, invalid, new_tokens and timing are over all of its samples. test: of the retention being 100 per cent.
     """
 
     label: str
@@ -74,6 +82,7 @@ class MethodSummary:
     errors: Interval
     invalid: Interval
     new_tokens: float
+    test: Tested | None = None
 
     @property
     def average_tokens(self) -> float:
@@ -82,12 +91,26 @@ class MethodSummary:
 
 
 @dataclass(frozen=True)
+class Contrasted:
+    """first's retention on a benchmark minus second's, in points; paired."""
+
+    difference: Interval
+    test: Tested | None = None
+
+
+@dataclass(frozen=True)
 class Contrast:
-    """first's average retention minus second's, in points, over the benchmarks that both have; paired."""
+    """first's average retention minus second's, in points, over the benchmarks that both have; paired.
+
+    test: of the difference being 0. It and scores (by benchmark) are of methods with equal budgets only; of an upper
+    bound and another method the test is that one's own.
+    """
 
     first: str
     second: str
     difference: Interval
+    test: Tested | None = None
+    scores: dict[str, Contrasted] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,7 @@ class Summary:
 
     full_tokens: visual tokens of the unpruned model. adaptivity: of the methods whose counts vary between samples.
     hindsight: of the rankings that were run with several fixed counts. fairness: what the methods' tokens came to.
-    agreement: which cells the pruning methods keep; None without any.
+    agreement: which cells the pruning methods keep; None without any. token_use: how methods' tokens are spread.
     """
 
     runs: tuple[str, ...]
@@ -110,6 +133,7 @@ class Summary:
     hindsight: tuple[Hindsight, ...] = ()
     fairness: Fairness = field(default_factory=lambda: compare_budgets(()))
     agreement: Agreement | None = None
+    token_use: tuple[TokenUse, ...] = ()
 
     @property
     def has_retention(self) -> bool:
@@ -119,6 +143,10 @@ class Summary:
     def method(self, label: str) -> MethodSummary:
         """The method of a label. Raises KeyError."""
         return {m.label: m for m in self.methods}[label]
+
+    def contrast(self, first: str, second: str) -> Contrast | None:
+        """Of two methods in the order in which `contrasts` has them; None where nothing can be said."""
+        return next((c for c in self.contrasts if (c.first, c.second) == (first, second)), None)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; NaN becomes null."""

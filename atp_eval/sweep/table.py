@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from atp_eval.analysis.estimate import Estimate
 from atp_eval.analysis.measure import Cell, benchmark_row, measure
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, distinct, protocol_differences, run_names
-from atp_eval.analysis.retention import Kept, average, over_seeds, pooled_seeds
+from atp_eval.analysis.retention import average, over_seeds, pooled_seeds
 from atp_eval.analysis.significance import RESAMPLES, Interval
 from atp_eval.analysis.summary import BenchmarkRow, plain
 from atp_eval.analysis.tokens import combine
@@ -57,14 +58,14 @@ class Line:
     @property
     def off(self) -> float | None:
         """The share of the budget by which the tokens miss it, where that is more than TOLERANCE."""
-        miss = self.tokens / self.trial.budget - 1
+        miss = self.tokens / (self.trial.budget or math.nan) - 1
         return miss if abs(miss) > TOLERANCE else None
 
     def to_json(self) -> dict[str, Any]:
         """All figures, JSON-ready."""
         family = self.trial.family
         return {
-            "family": family.name,
+            "family": family.label,
             "panel": family.panel,
             "role": family.role,
             "budget": self.trial.budget,
@@ -123,9 +124,9 @@ def make_table(
     Raises UserError for runs that do not belong together, or without an upper bound.
     """
     runs = distinct(runs)
-    _check_alike(runs)
+    check_alike(runs)
     labels = list(dict.fromkeys([UPPER_BOUND, *(label for trial in trials for label in trial.labels)]))
-    results = _results(runs)
+    results = results_of(runs)
     finished = [task for task in tasks if (UPPER_BOUND, task) in results]
     if not finished:
         raise UserError(f"{UPPER_BOUND} has not finished any benchmark in {_named(runs)}. Run the sweep first.")
@@ -188,14 +189,14 @@ def _control(trial: Trial, randoms: Sequence[Trial]) -> Trial | None:
     return next((other for other in same or randoms if other.budget == trial.budget), None)
 
 
-def _kept(trial: Trial | None, cells: Cells) -> list[Kept]:
+def _kept(trial: Trial | None, cells: Cells) -> list[Estimate]:
     """The average retention of each seed."""
     labels = trial.labels if trial else ()
     found = [average([cell.retained for cell in cells[label].values()]) for label in labels]
     return [kept for kept in found if kept is not None]
 
 
-def _results(runs: Sequence[Run]) -> Results:
+def results_of(runs: Sequence[Run]) -> Results:
     """What is finished, from the first run that holds it."""
     found: dict[tuple[str, str], tuple[Run, Result]] = {}
     for run in runs:
@@ -204,7 +205,7 @@ def _results(runs: Sequence[Run]) -> Results:
     return found
 
 
-def _check_alike(runs: Sequence[Run]) -> None:
+def check_alike(runs: Sequence[Run]) -> None:
     """Raise UserError for runs of different protocols, questions, or methods of one name."""
     if differ := protocol_differences(runs):
         raise UserError(f"{_named(runs)} are of different protocols: {', '.join(differ)} differ. Leave one out.")
