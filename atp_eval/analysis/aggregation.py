@@ -97,17 +97,23 @@ def _grouped(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
 
 def _mme(rows: pd.DataFrame, clusters: int, scale: float) -> Sums:
     """The sum over perception categories of 100 * (accuracy + share of pairs with both right); scale does not enter."""
-    parts = []
-    for _, part in rows[rows["category"].isin(MME_PERCEPTION)].groupby("category", sort=True):
-        single, pairs = _mean(part, clusters, 100.0), _mean(_all_right(part, group_of(part)), clusters, 100.0)
-        parts += [single.sums, pairs.sums]
-    if not parts:
+    rows = rows[rows["category"].isin(MME_PERCEPTION)]
+    if rows.empty:
         return Sums(np.zeros((clusters, 2)), lambda t: _ratio(t[..., 0], t[..., 1]))
+    rows = rows.assign(code=pd.factorize(rows["category"], sort=True)[0])
+    categories = int(rows["code"].max()) + 1
+    pairs = rows.groupby(["code", group_of(rows)], sort=False).agg({"cluster": "first", "score": "min"}).reset_index()
+
+    def table(of: pd.DataFrame, weights: Any) -> NDArray[np.float64]:
+        return _count(of["cluster"] * categories + of["code"], weights, clusters * categories)
+
+    columns = [table(of, weights) for of in (rows, pairs) for weights in (of["score"].to_numpy(), None)]
+    sums = np.stack(columns, axis=1).reshape(clusters, -1)  # of each category: right, asked, pairs right, pairs
 
     def metric(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         return 100.0 * _ratio(totals[..., 0::2], totals[..., 1::2]).sum(-1)
 
-    return Sums(np.concatenate(parts, axis=1), metric)
+    return Sums(sums, metric)
 
 
 def group_of(rows: pd.DataFrame) -> pd.Series[Any]:
