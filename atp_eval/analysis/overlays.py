@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from atp_eval.analysis.reading import Entry, benchmarks_of, entries
+from atp_eval.errors import UserError, unknown
 from atp_eval.records import IMAGES, Run
 from atp_eval.trace import KeepTrace
 
 SHOWN = 8
-CANDIDATES = 2000  # a benchmark; the rest is never worth more
-COLUMNS = ["doc_id", "image_id", "score"]
+AT_RANDOM = 0.25  # share of the samples that is drawn whatever the methods answered
+NEEDED = [
+    *("benchmark", "doc_id", "image_id", "question", "prompt", "target", "category", "kind", "level"),
+    *("response", "error", "invalid", "score", "trace"),
+]
+
+Pick = tuple[str, int]  # a benchmark and a doc_id
+Pictures = dict[tuple[str, str], Path]  # by how they were made square (pad, crop) and image_id
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method made of a sample. score in [0, 1]; trace is None for a failed or text-only sample."""
+    """What a method made of a sample. score in [0, 1]; trace is None for a failed or text-only sample.
+
+    image: the kept picture as the model saw it, if any; the grid lies over it exactly.
+    """
 
     label: str
     response: str | None
@@ -33,11 +44,15 @@ class Answer:
     invalid: bool
     score: float
     trace: KeepTrace | None
+    image: Path | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample and its answers, in the order of the methods. image: the kept picture as the model saw it, if any."""
+    """A sample and its answers, in the order of the methods.
+
+    at_random: whether it was drawn at random, whatever the methods made of it; these alone are representative.
+    """
 
     benchmark: str
     doc_id: int
@@ -47,65 +62,160 @@ class Sample:
     category: str | None
     kind: str | None
     level: str | None
-    image: Path | None
     answers: tuple[Answer, ...]
+    at_random: bool = False
+
+    @property
+    def image(self) -> Path | None:
+        """The picture that most stand for: the first answer's that has one."""
+        return next((a.image for a in self.answers if a.image), None)
+
+    @property
+    def differs(self) -> bool:
+        """Whether methods have different scores."""
+        return len({a.score for a in self.answers}) > 1
 
 
-def interesting_samples(runs: Sequence[Run], count: int = SHOWN) -> list[Sample]:
-    """Samples of every benchmark in turn, those first where methods disagree and whose picture was kept.
+def interesting_samples(
+    runs: Sequence[Run], count: int = SHOWN, benchmarks: Sequence[str] | None = None, *, only_pictured: bool = False
+) -> list[Sample]:
+    """At most `count` samples, as many of each benchmark as there are, in the order of benchmarks and documents.
 
-    The choice is deterministic, prefers patterns of right and wrong not shown yet, and repeats no picture.
+    A quarter (`AT_RANDOM`) is drawn at random first, so that what is shown is not only the spectacular; then come
+    samples on which scores differ, patterns of right and wrong in turn and pictures in turn, and others where those run
+    out. Samples whose picture was kept go before all others, in both parts. The choice is deterministic.
+
+    Raises UserError for a benchmark that is finished nowhere.
+    """
+    methods, pictures = entries(runs), kept_pictures(runs)
+    names = benchmarks_of(methods)
+    for name in benchmarks or ():
+        if name not in names:
+            raise unknown("benchmark of this run", name, names)
+    there = {image_id for _, image_id in pictures}
+    candidates = {name: _candidates(methods, name, there) for name in names if name in (benchmarks or names)}
+    if only_pictured:
+        candidates = {name: frame[frame["pictured"]] for name, frame in candidates.items()}
+    shares = fair_shares({name: len(frame) for name, frame in candidates.items()}, count)
+    chosen = {name: choose(frame, shares[name]) for name, frame in candidates.items()}
+    picks = {(name, doc): at_random for name, docs in chosen.items() for doc, at_random in docs.items()}
+    return _load(methods, picks, pictures)
+
+
+def named_samples(runs: Sequence[Run], picks: Sequence[Pick]) -> list[Sample]:
+    """The samples of these benchmarks and documents, in this order.
+
+    Raises UserError for a benchmark or a document that no method has answered.
     """
     methods = entries(runs)
-    pictures = {p.stem: p for run in reversed(runs) for p in sorted((run.path / IMAGES).glob("*.webp"))}
-    left = {name: _candidates(methods, name, set(pictures)) for name in benchmarks_of(methods)}
-    picks: list[tuple[str, int]] = []
-    patterns: set[str] = set()
-    while len(picks) < count and any(len(frame) for frame in left.values()):
-        for name in [n for n, frame in left.items() if len(frame)][: count - len(picks)]:
-            if left[name].empty:  # its last pictures were just shown with another benchmark
-                continue
-            frame = left[name].assign(new=~left[name]["pattern"].isin(patterns))
-            best = frame.sort_values(["pictured", "disagree", "new", "spread", "dice"], ascending=False).iloc[0]
-            picks.append((name, int(best["doc_id"])))
-            patterns.add(best["pattern"])
-            left = {n: f[f["image"] != best["image"]] for n, f in left.items()}
-    return _load(methods, sorted(picks, key=lambda p: list(left).index(p[0])), pictures)
+    for name, _ in picks:
+        if name not in benchmarks_of(methods):
+            raise unknown("benchmark of this run", name, benchmarks_of(methods))
+    found = _load(methods, dict.fromkeys(picks, False), kept_pictures(runs))
+    there = {(s.benchmark, s.doc_id): s for s in found}
+    for name, doc in picks:
+        if (name, doc) not in there:
+            raise UserError(
+                f"{name}:{doc}: no method has answered this document. `atp-eval show` looks at single ones."
+            )
+    return [there[pick] for pick in picks]
+
+
+def spread(samples: Iterable[Sample], count: int) -> list[Sample]:
+    """A few of the samples, in their order: pictures before none, other pictures and other benchmarks before the same
+    again, and first those on which scores differ."""
+    samples = list(samples)
+    left, taken = list(range(len(samples))), list[int]()
+    while left and len(taken) < count:
+        shown = Counter[object](x for i in taken for x in (samples[i].image, samples[i].benchmark))
+        best = min(left, key=lambda i: _again(samples[i], shown))
+        left.remove(best)
+        taken.append(best)
+    return [samples[i] for i in sorted(taken)]
+
+
+def _again(s: Sample, shown: Counter[object]) -> tuple[bool, int, int, bool]:
+    return s.image is None, shown[s.image], shown[s.benchmark], not s.differs
+
+
+def kept_pictures(runs: Sequence[Run]) -> Pictures:
+    """The pictures that runs kept."""
+    return {
+        (view_of(run), path.stem): path for run in reversed(runs) for path in sorted((run.path / IMAGES).glob("*.webp"))
+    }
+
+
+def view_of(run: Run) -> str:
+    """How a run makes pictures square; those of another way do not lie under this run's grid."""
+    return str(run.manifest.protocol.get("image"))
+
+
+def fair_shares(sizes: dict[str, int], count: int) -> dict[str, int]:
+    """How many to take of each: the same of all, and what the small ones cannot give from the others."""
+    shares = dict.fromkeys(sizes, 0)
+    left = min(count, sum(sizes.values()))
+    while left:
+        open_ones = [name for name, size in sizes.items() if shares[name] < size]
+        each = max(1, left // len(open_ones))
+        for name in open_ones[:left]:
+            more = min(each, sizes[name] - shares[name], left)
+            shares[name] += more
+            left -= more
+    return shares
+
+
+def choose(frame: pd.DataFrame, count: int) -> dict[int, bool]:
+    """Of `_candidates`: {doc_id: whether it was drawn at random}, rising."""
+    shuffled = frame.sort_values(["pictured", "dice"], ascending=[False, True])
+    drawn = shuffled.head(round(AT_RANDOM * count))
+    rest = shuffled.drop(drawn.index)
+    # The n-th of its pattern, the n-th of its picture: all patterns and pictures come once before any comes twice.
+    turn = np.maximum(rest.groupby("pattern").cumcount(), rest.groupby("image").cumcount())
+    rest = rest.assign(turn=np.where(rest["differs"], turn, 0))
+    best = rest.sort_values(
+        ["pictured", "differs", "turn", "range", "dice"], ascending=[False, False, True, False, True]
+    ).head(count - len(drawn))
+    found = dict.fromkeys(drawn["doc_id"].tolist(), True)
+    found |= dict.fromkeys(best["doc_id"].tolist(), False)
+    return dict(sorted(found.items()))
 
 
 def _candidates(methods: Sequence[Entry], benchmark: str, pictures: set[str]) -> pd.DataFrame:
     """The documents that all methods of a benchmark answered, with what makes them worth showing."""
-    frames = [e.rows(benchmark, COLUMNS).set_index("doc_id") for e in methods if benchmark in e.results]
-    scores = pd.concat([f["score"] for f in frames], axis=1, join="inner")
-    right = scores.to_numpy() >= 0.5
-    spread = np.ptp(scores.to_numpy(), axis=1)
-    image = frames[0]["image_id"].reindex(scores.index)
-    found = pd.DataFrame(
+    there = [e for e in methods if benchmark in e.results]
+    first = there[0].rows(benchmark, ["doc_id", "image_id", "score"]).set_index("doc_id")
+    others = [e.rows(benchmark, ["doc_id", "score"]).set_index("doc_id") for e in there[1:]]
+    scores = pd.concat([f["score"] for f in (first, *others)], axis=1, join="inner")
+    values = scores.to_numpy(dtype=np.float64)
+    right = np.packbits(values >= 0.5, axis=1)
+    image = first["image_id"].reindex(scores.index)
+    reach = np.ptp(values, axis=1)
+    return pd.DataFrame(
         {
             "doc_id": scores.index,
             "image": image.where(image.notna(), f"{benchmark}/" + scores.index.astype(str)).to_numpy(),
             "pictured": image.isin(pictures).to_numpy(),
-            "disagree": spread > 0,
-            "pattern": ["".join("01"[int(r)] for r in row) for row in right],
-            "spread": spread,
+            "differs": reach > 0,
+            "pattern": np.ascontiguousarray(right).view(f"S{right.shape[1]}").ravel(),
+            "range": reach,
             "dice": [zlib.crc32(f"{benchmark}/{doc}".encode()) for doc in scores.index],
         }
     )
-    return found.sort_values(["pictured", "disagree", "spread", "dice"], ascending=False).head(CANDIDATES)
 
 
-def _load(methods: Sequence[Entry], picks: Sequence[tuple[str, int]], pictures: dict[str, Path]) -> list[Sample]:
-    """The samples of (benchmark, doc_id) pairs, in their order."""
-    found: dict[tuple[str, int], list[tuple[Entry, dict[str, Any]]]] = {pick: [] for pick in picks}
+def _load(methods: Sequence[Entry], picks: dict[Pick, bool], pictures: Pictures) -> list[Sample]:
+    """The samples of (benchmark, doc_id) pairs, in their order; those that nobody answered are left out."""
+    found: dict[Pick, list[tuple[Entry, dict[str, Any]]]] = {pick: [] for pick in picks}
     for name in dict.fromkeys(name for name, _ in picks):
         docs = [doc for other, doc in picks if other == name]
         for e in methods:
-            for row in e.rows(name, docs=docs).to_dict("records") if name in e.results else []:
-                found[name, row["doc_id"]].append((e, {str(k): None if _missing(v) else v for k, v in row.items()}))
-    return [_sample(rows, pictures) for rows in found.values()]
+            for row in e.rows(name, NEEDED, docs).to_dict("records") if name in e.results else []:
+                clean = {str(k): None if _missing(v) else v for k, v in row.items()}
+                found[name, int(row["doc_id"])].append((e, clean))
+    return [_sample(rows, pictures, picks[pick]) for pick, rows in found.items() if rows]
 
 
-def _sample(rows: Sequence[tuple[Entry, dict[str, Any]]], pictures: dict[str, Path]) -> Sample:
+def _sample(rows: Sequence[tuple[Entry, dict[str, Any]]], pictures: Pictures, at_random: bool) -> Sample:
     first = rows[0][1]
     answers = tuple(
         Answer(
@@ -115,6 +225,7 @@ def _sample(rows: Sequence[tuple[Entry, dict[str, Any]]], pictures: dict[str, Pa
             invalid=bool(row["invalid"]),
             score=float(row["score"]),
             trace=KeepTrace.from_json(json.loads(row["trace"])) if row["trace"] else None,
+            image=pictures.get((view_of(e.run), row["image_id"])),
         )
         for e, row in rows
     )
@@ -127,8 +238,8 @@ def _sample(rows: Sequence[tuple[Entry, dict[str, Any]]], pictures: dict[str, Pa
         category=first["category"],
         kind=first["kind"],
         level=first["level"],
-        image=pictures.get(first["image_id"]),
         answers=answers,
+        at_random=at_random,
     )
 
 

@@ -1,27 +1,27 @@
-"""Samples as the page shows them: a picture once, and for each method the veils over the cells that it pruned."""
+"""The gallery: what its viewer needs as data, and a few samples that can be read without it."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from atp_eval.analysis.overlays import Answer, Sample
-from atp_eval.reporting.figures import veil
+from atp_eval.analysis.overlays import Answer, Sample, cell_runs, interesting_samples, spread
+from atp_eval.analysis.reading import Entry, benchmarks_of, entries, reference_of
+from atp_eval.records import Run
+from atp_eval.reporting.pictures import Pictures
+from atp_eval.reporting.svg import LONGEST, clean
+from atp_eval.trace import KeepTrace, Stage, pack
 
+STYLES, SCRIPTS = ("gallery.css",), ("gallery_state.js", "gallery_tile.js", "gallery.js")
+SAMPLES = 200
+READABLE = 3  # samples that are there without scripts
+SIDE_BY_SIDE = 8  # methods shown at first
+TEXTS = 3_000_000  # characters of all answers together; each is cut where they would be more
 OPTION = re.compile(r"^\s*\(?[A-J][.):]\s*\S")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the page: `name` is its element's id, `data` its data: address (long: never cut as text is)."""
-
-    name: str
-    data: Markup
 
 
 @dataclass(frozen=True)
@@ -36,77 +36,215 @@ class Veil:
 
 @dataclass(frozen=True)
 class Tile:
-    """A method's answer. verdict: right, wrong, partly right, no answer or failed."""
+    """A method's answer. verdict: right, wrong, partly right, no answer or failed. veil: as the last layer is entered.
+
+    change: "gained" or "lost" against the upper bound, or nothing.
+    """
 
     label: str
+    series: int
     said: str
     verdict: str
     symbol: str
+    change: str
+    picture: str | None
     rows: int
     columns: int
-    full: int
-    veils: tuple[Veil, ...]
-    average: float | None
+    veil: Veil | None
+
+    @property
+    def full(self) -> int:
+        """Cells of the grid."""
+        return self.rows * self.columns
 
     @property
     def alt(self) -> str:
         """The tile's picture in words."""
-        if not self.veils:
+        if self.veil is None:
             return f"{self.label}: all {self.full} visual tokens stay."
-        kept = "; ".join(f"from layer {v.layer} on {v.tokens}" for v in self.veils)
-        return f"{self.label}: of {self.full} visual tokens, {kept}."
+        return f"{self.label}: {self.veil.tokens} of {self.full} visual tokens enter the last layer."
 
 
 @dataclass(frozen=True)
 class Card:
-    """A sample of the page. options: the lines of a choice, as the model saw them."""
+    """A sample that is readable without scripts. options: the lines of a choice, as the model saw them."""
 
     sample: Sample
-    picture: Picture | None
     options: tuple[str, ...]
     tiles: tuple[Tile, ...]
 
 
-def pictures(samples: Iterable[Sample]) -> dict[Path, Picture]:
-    """Each sample's picture once, as a data: address."""
-    found: dict[Path, Picture] = {}
-    for path in [s.image for s in samples if s.image]:
-        if path not in found:
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            found[path] = Picture(f"picture-{len(found)}", Markup("data:image/webp;base64,") + data)
-    return found
+@dataclass(frozen=True)
+class Method:
+    """A method of the gallery; series: of its colour and mark. shown: whether its answers are shown at first."""
+
+    label: str
+    series: int
+    shown: bool
 
 
-def cards(samples: Sequence[Sample], kept: dict[Path, Picture]) -> list[Card]:
-    """The samples, ready for the template."""
-    return [
-        Card(
-            sample=s,
-            picture=kept[s.image] if s.image else None,
-            options=tuple(line.strip() for line in s.prompt.splitlines() if OPTION.match(line)),
-            tiles=tuple(tile(a) for a in s.answers),
+@dataclass(frozen=True)
+class GalleryParts:
+    """What `gallery.html.j2` shows. data: for the viewer, JSON-ready. static: what is there without it.
+
+    pictured: how many of the samples have a picture. at_random: how many were drawn at random; differing: how many of
+    the others are there because scores differ on them.
+    """
+
+    data: dict[str, Any]
+    static: tuple[Card, ...]
+    methods: tuple[Method, ...]
+    benchmarks: tuple[str, ...]
+    categories: tuple[str, ...]
+    levels: tuple[str, ...]
+    layers: int
+    samples: int
+    pictured: int
+    at_random: int
+    differing: int
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of the pictures that stand in the page for `static`, and need not stand there again."""
+        return tuple(dict.fromkeys(t.picture for card in self.static for t in card.tiles if t.picture))
+
+    def others(self, addresses: dict[str, Markup]) -> dict[str, Markup]:
+        """Of `Pictures.addresses`, those that the viewer needs and that are not in `written`."""
+        wanted = {a["picture"] for s in self.data["samples"] for a in s["answers"] if a and a["picture"]}
+        return {name: addresses[name] for name in sorted(wanted.difference(self.written))}
+
+
+def gallery_parts(
+    runs: Sequence[Run],
+    series: Callable[[str], int],
+    pictures: Pictures,
+    count: int = SAMPLES,
+    benchmarks: Sequence[str] | None = None,
+) -> GalleryParts:
+    """`count` samples of finished runs. series: of a label of `entries(runs)`; pictures: where theirs are added.
+
+    Raises UserError where nothing is finished, or a benchmark is unknown.
+    """
+    among = entries(runs)
+    samples = interesting_samples(runs, count, benchmarks)
+    methods = tuple(Method(e.label, series(e.label), i < SIDE_BY_SIDE) for i, e in enumerate(among))
+    traces = [a.trace for s in samples for a in s.answers if a.trace]
+    shown = {s.benchmark for s in samples}
+    return GalleryParts(
+        data=viewer_data(samples, among, methods, pictures),
+        static=tuple(card(s, among, series, pictures) for s in spread(samples, READABLE)),
+        methods=methods,
+        benchmarks=tuple(name for name in benchmarks_of(among) if name in shown),
+        categories=distinct_texts(s.category for s in samples),
+        levels=distinct_texts(s.level for s in samples),
+        layers=max((t.num_layers for t in traces), default=0),
+        samples=len(samples),
+        pictured=sum(s.image is not None for s in samples),
+        at_random=sum(s.at_random for s in samples),
+        differing=sum(s.differs and not s.at_random for s in samples),
+    )
+
+
+def distinct_texts(texts: Iterable[str | None]) -> tuple[str, ...]:
+    """Each once, in order."""
+    return tuple(sorted({clean(text) for text in texts if text}))
+
+
+# ------------------------------------------------------------------ the viewer's data
+
+
+def viewer_data(
+    samples: Sequence[Sample], among: Sequence[Entry], methods: Sequence[Method], pictures: Pictures
+) -> dict[str, Any]:
+    """Everything that `gallery.js` draws; keep masks as `trace.pack` writes them, each once, by their number."""
+    references = {e.label: reference_of(e, among) for e in among}
+    places = {m.label: i for i, m in enumerate(methods)}
+    masks: dict[str, int] = {}
+    longest = max(80, min(LONGEST - 100, TEXTS // max(1, sum(len(s.answers) for s in samples))))
+
+    def answer(a: Answer) -> dict[str, Any]:
+        verdict, symbol = judged(a)
+        trace = a.trace if a.trace and a.trace.grid[1] else None
+        stages = (
+            [[s.layer, s.merged, masks.setdefault(pack(s.keep), len(masks))] for s in trace.stages] if trace else []
         )
-        for s in samples
-    ]
+        return {
+            **{"said": clean(said(a), longest), "verdict": verdict, "symbol": symbol, "score": a.score},
+            **{"grid": list(trace.grid) if trace else None, "stages": stages},
+            **{"tokens": round(trace.average_input, 1) if trace else None},
+            "picture": pictures.add(a.image) if a.image else None,
+        }
+
+    rows = []
+    for s in samples:
+        answers: list[dict[str, Any] | None] = [None] * len(methods)
+        for a in s.answers:
+            answers[places[a.label]] = answer(a)
+        rows.append(
+            {
+                **{"id": f"{s.benchmark}/{s.doc_id}", "benchmark": s.benchmark, "question": s.question},
+                **{"options": list(options(s)), "target": s.target, "category": s.category and clean(s.category)},
+                **{"level": s.level and clean(s.level), "kind": s.kind, "random": s.at_random, "answers": answers},
+            }
+        )
+    against = [references[m.label] for m in methods]
+    return {
+        "methods": [
+            {
+                **{"label": m.label, "shown": m.shown, "reference": e.is_reference},
+                "against": places[r.label] if r and r.label != m.label else None,
+            }
+            for m, e, r in zip(methods, among, against, strict=True)
+        ],
+        "layers": max((a.trace.num_layers for s in samples for a in s.answers if a.trace), default=0),
+        "masks": list(masks),
+        "samples": rows,
+    }
 
 
-def tile(answer: Answer) -> Tile:
-    """A method's answer."""
+# ------------------------------------------------------------------ samples that are readable without scripts
+
+
+def card(s: Sample, among: Sequence[Entry], series: Callable[[str], int], pictures: Pictures) -> Card:
+    """A sample, ready for the template."""
+    references = {e.label: reference_of(e, among) for e in among}
+    scores = {a.label: a.score for a in s.answers}
+    tiles = []
+    for a in s.answers:
+        reference = references[a.label]
+        held = scores.get(reference.label) if reference else None
+        tiles.append(tile(a, series(a.label), held, pictures))
+    return Card(s, options(s), tuple(tiles))
+
+
+def tile(answer: Answer, series: int, reference: float | None, pictures: Pictures) -> Tile:
+    """A method's answer. reference: the upper bound's score, if any."""
     verdict, symbol = judged(answer)
-    trace = answer.trace
+    trace = answer.trace if answer.trace and answer.trace.grid[1] else None
     rows, columns = trace.grid if trace else (0, 0)
-    veils = [Veil(s.layer, s.tokens, s.merged, veil(trace, s)) for s in trace.stages] if trace and columns else []
+    last = trace.stages[-1] if trace and trace.stages else None
     return Tile(
         label=answer.label,
-        said=answer.error if answer.error is not None else answer.response or "",
+        series=series,
+        said=said(answer),
         verdict=verdict,
         symbol=symbol,
+        change="" if reference in (None, answer.score) else "gained" if answer.score > (reference or 0) else "lost",
+        picture=pictures.add(answer.image) if answer.image else None,
         rows=rows,
         columns=columns,
-        full=rows * columns,
-        veils=tuple(veils),
-        average=trace.average_input if trace and columns else None,
+        veil=Veil(last.layer, last.tokens, last.merged, veil(trace, last)) if trace and last else None,
     )
+
+
+def said(answer: Answer) -> str:
+    """The response, or why there is none."""
+    return answer.error if answer.error is not None else answer.response or ""
+
+
+def options(sample: Sample) -> tuple[str, ...]:
+    """The lines of a choice, as the model saw them."""
+    return tuple(line.strip() for line in sample.prompt.splitlines() if OPTION.match(line))
 
 
 def judged(answer: Answer) -> tuple[str, str]:
@@ -118,3 +256,8 @@ def judged(answer: Answer) -> tuple[str, str]:
     if answer.score > 0.0:
         return f"partly right ({answer.score:.2f})", "◐"
     return ("no answer", "∅") if answer.invalid else ("wrong", "✗")
+
+
+def veil(trace: KeepTrace, stage: Stage) -> Markup:
+    """The SVG path over the cells that a stage no longer has, in units of cells."""
+    return Markup("".join(f"M{c},{r}h{n}v1h-{n}z" for r, c, n in cell_runs(~stage.keep, trace.grid[1])))
