@@ -17,6 +17,8 @@ from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.budget_commands import BUDGET_EPILOG, budget
 from atp_eval.errors import TaskFailure, UserError, unknown
+from atp_eval.flops_commands import FLOPS_EPILOG, flops
+from atp_eval.report_commands import REPORT_EPILOG, report, write_report
 from atp_eval.sweep_commands import SWEEP_EPILOG, sweep
 from atp_eval.terminal import Json, console, print_json, split_methods, split_names
 from atp_eval.train_commands import TRAIN_EPILOG, adapter_app, train
@@ -36,7 +38,6 @@ app = typer.Typer(
 RunFolder = Annotated[
     Path, typer.Argument(help="A run folder, as `atp-eval list runs` shows them.", show_default=False)
 ]
-RunFolders = Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)]
 
 RUN_EPILOG = """
 **Examples**
@@ -123,26 +124,9 @@ def run(
 
     finished = evaluate(settings)
     if not finished.failures or read_run(finished.folder).results():
-        write_report([finished.folder], None, False, as_json)
+        write_report([finished.folder], as_json=as_json)
     if finished.failures:
         raise TaskFailure("; ".join(finished.failures))
-
-
-@app.command(
-    epilog="**Examples**\n\n`atp-eval report runs/tiny-mini-1a2b3c`\n\n`atp-eval report runs/a runs/b -o page.html`"
-)
-def report(
-    runs: RunFolders,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page.  [default: report.html in the first run]")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Compare runs of different protocols; the page says so.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Build the comparison page, tables and figures of finished runs."""
-    write_report(runs, output, force, as_json)
 
 
 @app.command(epilog="**Examples**\n\n`atp-eval show runs/tiny-mini-1a2b3c --benchmark gqa --doc 12`")
@@ -222,30 +206,13 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+app.command(epilog=REPORT_EPILOG)(report)
 app.command(epilog=BUDGET_EPILOG)(budget)
+app.command(epilog=FLOPS_EPILOG)(flops)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=ABLATE_EPILOG)(ablate)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.add_typer(adapter_app, name="adapter")
-
-
-def write_report(runs: list[Path], output: Path | None, force: bool, as_json: bool) -> None:
-    """The page and the tables of some runs, and what a person wants to see of them at once."""
-    from rich.markup import escape
-
-    from atp_eval.analysis import summarise
-    from atp_eval.records import read_run
-    from atp_eval.reporting import build_report
-    from atp_eval.reporting.console import comparison_table
-
-    opened = [read_run(path) for path in runs]
-    summary = summarise(opened)
-    page = build_report(opened, output or runs[0] / "report.html", force=force, summary=summary)
-    if as_json:
-        print_json({**summary.to_json(), "report": str(page)})
-    else:
-        console().print(comparison_table(summary))
-        console().print(f"Report: [bold]{escape(str(page.resolve()))}[/bold]", soft_wrap=True, highlight=False)
 
 
 def print_plan(found: dict[str, Any], as_json: bool) -> None:
