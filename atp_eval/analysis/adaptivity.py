@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from atp_eval.analysis.aggregation import Sums
-from atp_eval.analysis.question_sums import difference_sums, intervals, mean_sums, share_sums, within
+from atp_eval.analysis.histograms import pruning
+from atp_eval.analysis.question_sums import MOST_CLUSTERS, difference_sums, intervals, mean_sums, share_sums, within
 from atp_eval.analysis.rank import spearman
 from atp_eval.analysis.reading import Entry
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval, percentile_interval
@@ -84,14 +85,13 @@ def measure_adaptivity(
     without a trace are left out.
     """
     rows = rows[rows["trace"].notna()].reset_index(drop=True)
-    kinds = read_traces(rows.pop("trace"))
-    per_layer = entering(kinds, len(rows))  # (questions, layers)
-    tokens = per_layer.mean(1)
-    if not len(tokens) or tokens.min() == tokens.max():
+    kept = entering(read_traces(rows.pop("trace")))
+    if kept is None or kept.averages.min() == kept.averages.max():
         return None
-    cluster, pictures = pd.factorize(rows["image_id"])
-    size = len(pictures)
-    stages = {layer: per_layer[:, layer] for layer in sorted({layer for kind in kinds for layer in kind.starts})}
+    rows, tokens = rows.iloc[kept.rows], kept.averages
+    cluster, names = pd.factorize(rows["image_id"])
+    size = len(names)
+    stages = {layer: kept.at(layer).astype(float) for layer in pruning(kept)}
     stratum = pd.factorize(rows["benchmark"])[0]
     level = rows["level"].to_numpy()
     objects, cells, reference = (
@@ -113,7 +113,9 @@ def measure_adaptivity(
     def correlation(values: Vector, where: NDArray[np.bool_]) -> Interval | None:
         if not where.any():
             return None
-        value, drawn = spearman(tokens[where], values[where], stratum[where], cluster[where], size, resamples, seed)
+        pictures = cluster[where] % MOST_CLUSTERS
+        few = min(size, MOST_CLUSTERS)
+        value, drawn = spearman(tokens[where], values[where], stratum[where], pictures, few, resamples, seed)
         return known(percentile_interval(value, drawn))
 
     return Adaptivity(

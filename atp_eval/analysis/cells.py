@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from atp_eval.analysis.traces import Words, as_words, read_traces
 from atp_eval.records import ASKED_GRID
-
-Words = NDArray[np.uint64]
-WORD = 8  # bytes
 
 
 class Shape(NamedTuple):
@@ -55,42 +52,25 @@ def place(starts: Iterable[int], layers: Iterable[int]) -> NDArray[np.intp]:
     return np.searchsorted(np.array(list(starts)), np.array(list(layers)), side="right") - 1
 
 
-def shape_of(trace: str) -> Shape:
-    """Of a trace (`KeepTrace.to_json()` as text)."""
-    data = json.loads(trace)
-    return Shape(int(data["layers"]), *(int(n) for n in data["grid"]))
+def shape_of(traces: Iterable[str | None]) -> Shape | None:
+    """Of the first of them (`KeepTrace.to_json()` as text); None where there is none."""
+    first = next((text for text in traces if isinstance(text, str)), None)
+    return Shape(kind.layers, *kind.grid) if first and (kind := read_traces([first])[0]) else None
 
 
 def read_kept(traces: pd.Series[str], shape: Shape) -> Kept:
     """Traces as text (missing ones are not known) -> their cells. Raises ValueError for a mask of another size."""
-    # Methods that look at no content have few distinct traces: each is parsed once.
-    codes, texts = pd.factorize(traces)
-    stages: list[dict[int, bytes]] = []
-    fits, merged = np.zeros(len(texts) + 1, dtype=bool), False  # the last one stands for missing traces
-    for i, text in enumerate(texts):
-        data = json.loads(text)
-        fits[i] = [data["layers"], *data["grid"]] == list(shape)
-        stages.append({layer: b64decode(packed) for layer, _, packed in data["stages"]} if fits[i] else {})
-        merged |= bool(fits[i]) and any(count for _, count, _ in data["stages"])
-    starts = sorted({0}.union(*stages))
-    whole = np.packbits(np.ones(shape.cells, dtype=bool)).tobytes()
-    masks = []
-    for stage in (*stages, {}):
-        mask = whole
-        for layer in starts:
-            mask = stage.get(layer, mask)
-            masks.append(mask)
-    if wrong := next((mask for mask in masks if len(mask) != len(whole)), None):
-        raise ValueError(f"a mask of {len(wrong)} bytes does not fit a grid of {shape.rows} x {shape.cols}")
-    table = np.frombuffer(b"".join(masks), dtype=np.uint8).reshape(len(texts) + 1, len(starts), len(whole))
-    return Kept(fits[codes], tuple(starts), as_words(table)[codes], merged)
-
-
-def as_words(packed: NDArray[np.uint8]) -> Words:
-    """[..., bytes] -> [..., W], padded with zeros."""
-    padded = np.zeros((*packed.shape[:-1], -(-packed.shape[-1] // WORD) * WORD), dtype=np.uint8)
-    padded[..., : packed.shape[-1]] = packed
-    return padded.view(np.uint64)
+    kinds = [kind for kind in read_traces(traces) if (kind.layers, *kind.grid) == shape]
+    starts = sorted({0}.union(*(kind.starts for kind in kinds)))
+    whole = as_words(np.packbits(np.ones(shape.cells, dtype=bool)))
+    words = np.empty((len(traces), len(starts), len(whole)), dtype=np.uint64)
+    words[:] = whole
+    known = np.zeros(len(traces), dtype=bool)
+    for kind in kinds:
+        known[kind.rows] = True
+        for s, layer in enumerate(kind.starts):
+            words[kind.rows, starts.index(layer) :] = kind.words[:, s, None]
+    return Kept(known, tuple(starts), words, any(kind.merged.any() for kind in kinds))
 
 
 def asked_words(texts: pd.Series[str], shape: Shape) -> tuple[NDArray[np.bool_], Words]:
@@ -101,19 +81,6 @@ def asked_words(texts: pd.Series[str], shape: Shape) -> tuple[NDArray[np.bool_],
     maps = [b64decode(text) if here else bytes(size) for text, here in zip(texts, known, strict=True)]
     packed = np.frombuffer(b"".join(maps), dtype=np.uint8).reshape(len(maps), size)
     return known, as_words(packed)
-
-
-_HALVES = tuple(np.uint64(int(pattern * (64 // len(pattern)), 2)) for pattern in ("01", "0011", "00001111"))
-_ONES, _SHIFTS = np.uint64(int("00000001" * 8, 2)), tuple(np.uint64(n) for n in (1, 2, 4, 56))
-
-
-def count(words: Words) -> NDArray[np.int64]:
-    """[..., W] -> [...]: how many bits are set, added up in parallel within words (Warren, Hacker's Delight, 5-1)."""
-    pairs = words - ((words >> _SHIFTS[0]) & _HALVES[0])
-    fours = (pairs & _HALVES[1]) + ((pairs >> _SHIFTS[1]) & _HALVES[1])
-    eights = (fours + (fours >> _SHIFTS[2])) & _HALVES[2]
-    found: NDArray[np.int64] = ((eights * _ONES) >> _SHIFTS[3]).sum(-1).astype(np.int64)
-    return found
 
 
 class CellSums:

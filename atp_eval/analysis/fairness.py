@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from atp_eval.analysis.adaptivity import QUANTILES
-from atp_eval.analysis.tokens import TokenAverages, TokenStats, per_layer, signature
+from atp_eval.analysis.tokens import Entering, TokenAverages, TokenStats
 from atp_eval.cost import ModelGeometry
 from atp_eval.cost.flops import decoder_layer, kv_bytes, lm_head
 from atp_eval.records import Manifest
@@ -138,40 +138,27 @@ def named(labels: Sequence[str]) -> str:
     return ", ".join(labels[:NAMED]) + (f" and {more} others" if more > 0 else "")
 
 
-def prompts(traces: pd.Series[str], prompt_tokens: pd.Series[int], geometry: ModelGeometry | None) -> Prompts:
-    """Of the questions with an image.
-
-    traces: `KeepTrace.to_json()` as text. prompt_tokens: with all visual tokens; 0 where unknown.
-    """
-    codes, texts = pd.factorize(traces)
-    found = [signature(text) for text in texts]
-    layers = max((s[1] for s in found), default=0)
-    rows = [per_layer(s) if s[0] and s[1] == layers else [np.nan] * layers for s in found]
-    entering = np.array(rows, dtype=float).reshape(len(rows), layers)
-    cells = np.array([s[0] for s in found], dtype=float)
-    here = codes >= 0
-    here[here] = np.isfinite(entering[codes[here]]).all(1)
-    codes = codes[here]
-    if not len(codes):
+def prompts(found: Entering | None, prompt_tokens: pd.Series[int], geometry: ModelGeometry | None) -> Prompts:
+    """Of the questions with an image. prompt_tokens: of every question, with all visual tokens; 0 where unknown."""
+    if found is None:
         return Prompts(np.zeros(0), None, None)
-    tokens = entering[codes]  # (questions, layers)
-    text = prompt_tokens.to_numpy(dtype=float)[here] - cells[codes]
+    text = prompt_tokens.to_numpy(dtype=float)[found.rows] - found.full
     flops = full = None
-    if geometry is not None and geometry.num_layers == layers and (text >= 0).all():
-        flops = prefill_flops(geometry, tokens + text[:, None])
-        full = prefill_flops(geometry, np.repeat((cells[codes] + text)[:, None], layers, axis=1))
-    return Prompts(tokens.mean(1), flops, full)
+    if geometry is not None and geometry.num_layers == found.layers and (text >= 0).all():
+        flops = prefill_flops(geometry, found.tokens + text[:, None], found.lengths)
+        full = prefill_flops(geometry, (found.full + text)[:, None], np.array([found.layers]))
+    return Prompts(found.averages, flops, full)
 
 
-def prefill_flops(geometry: ModelGeometry, lengths: NDArray[np.float64]) -> float:
-    """Mean over questions of what `cost.flops.prefill` counts; lengths: [questions, layers].
+def prefill_flops(geometry: ModelGeometry, lengths: NDArray[np.float64], layers: NDArray[np.intp]) -> float:
+    """Mean over questions of what `cost.flops.prefill` counts; lengths: [questions, S], each over `layers` [S] layers.
 
     A layer's FLOPs are a square of its length without a constant, so that two lengths give them for all.
     """
     one, two = (decoder_layer(geometry, length, length) for length in (1, 2))
     square = (two - 2 * one) / 2
-    layers = (one - square) * lengths + square * lengths**2
-    return float(layers.sum(1).mean()) + lm_head(geometry, 1)
+    flops = ((one - square) * lengths + square * lengths**2) @ layers
+    return float(flops.mean()) + lm_head(geometry, 1)
 
 
 def model_sizes(manifest: Manifest) -> ModelGeometry | None:

@@ -80,8 +80,9 @@ def ladder_rows(ladder: Mapping[float, Entry]) -> dict[float, pd.DataFrame]:
     for scale, entry in ladder.items():
         rows = pd.concat([entry.rows(name, COLUMNS).assign(benchmark=name) for name in entry.results])
         rows = rows[rows["trace"].notna()]
-        rows["tokens"] = entering(read_traces(rows.pop("trace")), len(rows)).mean(1)
-        found[scale] = rows
+        kept = entering(read_traces(rows.pop("trace")))
+        if kept is not None:
+            found[scale] = rows.iloc[kept.rows].assign(tokens=kept.averages)
     return found
 
 

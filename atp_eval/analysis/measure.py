@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,13 +17,13 @@ from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
 from atp_eval.analysis.estimate import mean
 from atp_eval.analysis.fairness import Cost, Fairness, Prompts, compare_budgets, cost_of, model_sizes, prompts
 from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
-from atp_eval.analysis.histograms import TokenUse, token_use
+from atp_eval.analysis.histograms import Asked, TokenUse, token_use
 from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
 from atp_eval.analysis.retention import ANSWERS, Extra, Retained, average, has_more_metrics, retain
 from atp_eval.analysis.retention import COLUMNS as SCORED
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, RESAMPLES, wilson
 from atp_eval.analysis.summary import BenchmarkRow, Contrast, Contrasted, MethodSummary, Score, Summary
-from atp_eval.analysis.tokens import Signature, combine, count_tokens, token_stats
+from atp_eval.analysis.tokens import combine, entering, token_stats
 from atp_eval.analysis.traces import read_traces
 from atp_eval.benchmarks import BENCHMARKS
 from atp_eval.records import BenchmarkInfo, Run
@@ -44,7 +43,7 @@ class Cell:
 
     score: Score
     prompts: Prompts
-    counts: dict[str, Counter[Signature]]  # by category
+    tokens: Asked | None
     reference: str | None
     retained: Retained
     times: pd.DataFrame
@@ -104,7 +103,8 @@ def costs(
 def token_uses(methods: Sequence[Entry], cells: dict[str, dict[str, Cell]]) -> Iterator[TokenUse]:
     """How each method's tokens are spread, of those whose tokens are known."""
     for entry in methods:
-        found = token_use(entry.label, entry.is_reference, {n: c.counts for n, c in cells[entry.label].items()})
+        known = {name: cell.tokens for name, cell in cells[entry.label].items() if cell.tokens}
+        found = token_use(entry.label, entry.is_reference, known)
         if found is not None:
             yield found
 
@@ -157,13 +157,13 @@ def measure(
     columns = [*COLUMNS, *ANSWERS] if has_more_metrics(form, info.aggregation) else COLUMNS
     frames: dict[str, pd.DataFrame] = {}
     asked: dict[str, Prompts] = {}
-    counts: dict[str, dict[str, Counter[Signature]]] = {}
+    tokens: dict[str, Asked | None] = {}
     for e in present:
         frame = frames[e.label] = e.rows(row.name, columns)
         # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
-        kinds = read_traces(frame.pop("trace"))
-        asked[e.label] = prompts(kinds, frame["prompt_tokens"], model_sizes(e.run.manifest))
-        counts[e.label] = count_tokens(kinds, frame["category"])
+        found = entering(read_traces(frame.pop("trace")))
+        asked[e.label] = prompts(found, frame["prompt_tokens"], model_sizes(e.run.manifest))
+        tokens[e.label] = Asked(found, frame["category"]) if found else None
     found = {e.label: reference_of(e, present) for e in present}
     references = {label: reference.label if reference else None for label, reference in found.items()}
     kept = retain(
@@ -187,7 +187,7 @@ def measure(
             errors=wilson(errors, len(frame)),
             invalid=wilson(invalid, len(frame)),
             new_tokens=float(frame["new_tokens"].mean()),
-            tokens=token_stats(sum(counts[e.label].values(), Counter())),
+            tokens=token_stats(here.tokens if (here := tokens[e.label]) else None),
             timing=timing(times[e.label], ratios),
             test=tests.get(e.label),
             extra={name: in_per_cent(extra) for name, extra in retained.extra.items()},
@@ -195,7 +195,7 @@ def measure(
             differing=retained.differing,
         )
         cells[e.label] = Cell(
-            score, asked[e.label], counts[e.label], reference, retained, times[e.label], ratios, errors, invalid
+            score, asked[e.label], tokens[e.label], reference, retained, times[e.label], ratios, errors, invalid
         )
     return cells
 

@@ -13,6 +13,16 @@ from atp_eval.analysis.significance import Interval, cluster_bootstrap, percenti
 
 Vector = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
+MOST_CLUSTERS = 2048  # pictures beyond are drawn together with others; questions about one picture always are
+
+
+def together(sums: Vector) -> Vector:
+    """[clusters, K] -> at most MOST_CLUSTERS rows: clusters beyond are added to others, and drawn with them."""
+    if len(sums) <= MOST_CLUSTERS:
+        return sums
+    missing = -len(sums) % MOST_CLUSTERS
+    padded = np.concatenate([sums, np.zeros((missing, sums.shape[1]))])
+    return padded.reshape(-1, MOST_CLUSTERS, sums.shape[1]).sum(0)
 
 
 def within(values: Vector, stratum: NDArray[Any]) -> Vector:
@@ -23,7 +33,8 @@ def within(values: Vector, stratum: NDArray[Any]) -> Vector:
 
 def intervals(parts: Mapping[Key, Sums], resamples: int, seed: int) -> dict[Key, Interval]:
     """Each statistic with its percentile interval; all see the same draws of clusters."""
-    totals = cluster_bootstrap(np.concatenate([p.sums for p in parts.values()], axis=1), resamples, seed)
+    sums = together(np.concatenate([p.sums for p in parts.values()], axis=1))
+    totals = cluster_bootstrap(sums, resamples, seed)
     found, start = {}, 0
     for name, part in parts.items():
         end = start + part.sums.shape[1]

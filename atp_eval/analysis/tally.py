@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import gammaln
 
-from atp_eval.analysis.cells import CellSums, Kept, Shape, asked_words, count, place, read_kept
-from atp_eval.analysis.question_sums import ratio
+from atp_eval.analysis.cells import CellSums, Kept, Shape, asked_words, place, read_kept
+from atp_eval.analysis.question_sums import MOST_CLUSTERS, ratio
+from atp_eval.analysis.traces import count
 
-MOST_CLUSTERS = 2048  # pictures beyond are drawn together with others; questions about one picture always are
 Vector = NDArray[np.float64]
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from base64 import b64decode
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Signature = tuple[int, int, tuple[tuple[int, int], ...]]  # cells of the grid, layers, (layer, tokens) of each stage
+from atp_eval.analysis.traces import Alike
+
+Vector = NDArray[np.float64]
 
 
 class TokenAverages(NamedTuple):
@@ -38,60 +37,74 @@ class TokenStats:
 
     samples: int
     averages: TokenAverages
-    mean: NDArray[np.float64]
+    mean: Vector
     low: NDArray[np.int64]
     high: NDArray[np.int64]
 
 
-def signature(trace: str) -> Signature:
-    """What a trace (`KeepTrace.to_json()` as text) says about counts, without unpacking its keep masks.
+@dataclass(frozen=True)
+class Entering:
+    """Tokens of n samples with an image.
 
-    Padding bits of a packed mask are zero, so the count of its set bits is the count of kept cells.
+    layers: decoder layers. starts: S layers, rising from 0. rows: [n], where the samples stand among all. full: [n],
+    tokens of the unpruned grid. tokens: [n, S], what enters each of `starts`, and the layers from there to the next.
     """
-    data = json.loads(trace)
-    rows, cols = data["grid"]
-    stages = tuple(
-        (int(layer), int(merged) + int.from_bytes(b64decode(packed), "big").bit_count())
-        for layer, merged, packed in data["stages"]
-    )
-    return int(rows) * int(cols), int(data["layers"]), stages
+
+    layers: int
+    starts: tuple[int, ...]
+    rows: NDArray[np.intp]
+    full: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+
+    @property
+    def spans(self) -> NDArray[np.intp]:
+        """[layers]: which of `starts` each layer belongs to."""
+        return np.searchsorted(self.starts, np.arange(self.layers), side="right") - 1
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """[S]: how many layers there are from each of `starts` on."""
+        return np.bincount(self.spans, minlength=len(self.starts))
+
+    @property
+    def averages(self) -> Vector:
+        """[n]: tokens that enter a layer, averaged over all layers."""
+        return self.tokens @ self.lengths / self.layers
+
+    def at(self, layer: int) -> NDArray[np.int32]:
+        """[n]: tokens that enter a layer."""
+        return self.tokens[:, self.spans[layer]]
 
 
-def count_tokens(traces: Iterable[str | None]) -> Counter[Signature]:
-    """How many samples there are of each signature; samples without an image are left out."""
-    # Millions of samples have few distinct traces of methods that look at no content: each is parsed once.
-    texts = Counter(t for t in traces if isinstance(t, str))
-    found: Counter[Signature] = Counter()
-    for text, count in texts.items():
-        found[signature(text)] += count
-    return found
-
-
-def token_stats(counts: Counter[Signature]) -> TokenStats | None:
-    """Averages over samples; None without any. Raises ValueError where samples differ in their number of layers."""
-    counts = Counter({s: n for s, n in counts.items() if s[0] > 0})
-    if not counts:
-        return None
-    if len({layers for _, layers, _ in counts}) > 1:
+def entering(kinds: Sequence[Alike]) -> Entering | None:
+    """Of traces; None where none has an image. Raises ValueError where samples differ in their number of layers."""
+    kinds = [kind for kind in kinds if kind.cells]
+    if len({kind.layers for kind in kinds}) > 1:
         raise ValueError("samples of models with different numbers of layers cannot be averaged")
-    tokens = np.stack([per_layer(s) for s in counts]).astype(np.float64)  # [signatures, layers]
-    weights = np.array(list(counts.values()), dtype=np.float64)
-    mean = np.average(tokens, axis=0, weights=weights)
-    full = np.average([s[0] for s in counts], weights=weights)
-    leaving = np.append(mean[1:], mean[-1])
-    averages = TokenAverages(float(mean.mean()), float(leaving.mean()), float(mean[-1]), float(full))
-    return TokenStats(
-        int(weights.sum()), averages, mean, tokens.min(0).astype(np.int64), tokens.max(0).astype(np.int64)
+    if not kinds:
+        return None
+    starts = tuple(sorted({0}.union(*(kind.starts for kind in kinds))))
+    parts = []
+    for kind in kinds:
+        known = np.concatenate([np.full((len(kind.rows), 1), kind.cells), kind.tokens], axis=1)
+        parts.append(known[:, np.searchsorted(kind.starts, starts, side="right")])
+    rows = np.concatenate([kind.rows for kind in kinds])
+    full = np.concatenate([np.full(len(kind.rows), kind.cells, dtype=np.int32) for kind in kinds])
+    order = np.argsort(rows)
+    return Entering(kinds[0].layers, starts, rows[order], full[order], np.concatenate(parts)[order].astype(np.int32))
+
+
+def token_stats(found: Entering | None) -> TokenStats | None:
+    """Averages over samples; None without any."""
+    if found is None:
+        return None
+    mean, low, high = (
+        f(found.tokens, axis=0)[found.spans].astype(kind)
+        for f, kind in ((np.mean, np.float64), (np.min, np.int64), (np.max, np.int64))
     )
-
-
-def per_layer(s: Signature) -> NDArray[np.int64]:
-    """[layers]: tokens that enter each layer."""
-    cells, layers, stages = s
-    tokens = np.full(layers, cells, dtype=np.int64)
-    for layer, count in stages:
-        tokens[layer:] = count
-    return tokens
+    leaving = np.append(mean[1:], mean[-1])
+    averages = TokenAverages(float(mean.mean()), float(leaving.mean()), float(mean[-1]), float(found.full.mean()))
+    return TokenStats(len(found.rows), averages, mean, low, high)
 
 
 def combine(parts: Sequence[TokenStats]) -> TokenStats | None:

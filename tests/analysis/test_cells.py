@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp_eval.analysis.cells import CellSums, Shape, as_words, asked_words, count, read_kept, shape_of, side_by_side
+from atp_eval.analysis.cells import CellSums, Shape, asked_words, read_kept, shape_of, side_by_side
+from atp_eval.analysis.traces import as_words, count
 from atp_eval.records import asked_text
 from atp_eval.trace import KeepTrace, Stage
 
@@ -87,7 +88,8 @@ def test_a_mask_that_is_too_short_is_refused() -> None:
 
 
 def test_a_trace_tells_its_shape() -> None:
-    assert shape_of(text(trace((1, {2})))) == SHAPE and SHAPE.cells == 15
+    assert shape_of([None, text(trace((1, {2})))]) == SHAPE and SHAPE.cells == 15
+    assert shape_of([None, float("nan")]) is None  # type: ignore[list-item]
 
 
 def test_asked_cells_are_known_on_their_own_grid_only() -> None:

@@ -16,7 +16,8 @@ from synthetic import GEOMETRY, METHODS, FakeMethod, write_run
 
 from atp_eval.analysis import Cost, compare_budgets, summarise, write_summary
 from atp_eval.analysis.fairness import like_budgets, model_sizes, prefill_flops, prompts
-from atp_eval.analysis.tokens import TokenAverages
+from atp_eval.analysis.tokens import Entering, TokenAverages, entering
+from atp_eval.analysis.traces import read_traces
 from atp_eval.cost import KNOWN, Place
 from atp_eval.cost.flops import kv_bytes, prefill
 from atp_eval.records import Run
@@ -104,9 +105,13 @@ def text(*stages: tuple[int, int], layers: int = 8, merged: int = 0) -> str:
     return json.dumps(KeepTrace((24, 24), layers, found).to_json())
 
 
+def read(*texts: str | None) -> Entering | None:
+    return entering(read_traces(texts))
+
+
 def test_flops_are_those_of_the_closed_forms_prompt_by_prompt() -> None:
     """Two prompts, of 600 and 610 tokens with the image, pruned at layer 2 to 100 and at 0 to 50 and 4 merged."""
-    traces = pd.Series([text((2, 100)), None, text((0, 50), merged=4)], dtype=object)
+    traces = read(text((2, 100)), None, text((0, 50), merged=4))
     found = prompts(traces, pd.Series([600, 30, 610]), GEOMETRY)
     assert found.tokens.tolist() == [(2 * 576 + 6 * 100) / 8, 54.0]
     first, second = [600] * 2 + [124] * 6, [54 + 34] * 8
@@ -118,21 +123,21 @@ def test_flops_are_those_of_the_closed_forms_prompt_by_prompt() -> None:
 @given(st.lists(st.integers(1, 3000), min_size=32, max_size=32))
 def test_flops_of_any_lengths_are_the_closed_forms(lengths: list[int]) -> None:
     sizes = KNOWN["llava-hf/llava-1.5-7b-hf"]
-    found = prefill_flops(sizes, np.array([lengths, lengths[::-1]], dtype=float))
+    found = prefill_flops(sizes, np.array([lengths, lengths[::-1]], dtype=float), np.ones(32, dtype=int))
     assert found == pytest.approx(prefill(sizes, lengths).total, rel=1e-12)
 
 
 @pytest.mark.parametrize(("counts", "sizes"), [([0, 0], GEOMETRY), ([600, 600], None), ([600, 20], GEOMETRY)])
 def test_unknown_sizes_or_prompts_give_no_flops(counts: list[int], sizes: object) -> None:
-    found = prompts(pd.Series([text((2, 100))] * 2), pd.Series(counts), sizes)  # type: ignore[arg-type]
+    found = prompts(read(*[text((2, 100))] * 2), pd.Series(counts), sizes)  # type: ignore[arg-type]
     assert found.flops is None and found.full_flops is None and len(found.tokens) == 2
 
 
-def test_samples_without_an_image_or_of_another_model_are_left_out() -> None:
-    found = prompts(pd.Series([None, None], dtype=object), pd.Series([9, 9]), GEOMETRY)
+def test_samples_without_an_image_are_left_out_and_those_of_another_model_have_no_flops() -> None:
+    found = prompts(read(None, None), pd.Series([9, 9]), GEOMETRY)
     assert not len(found.tokens) and found.flops is None
-    mixed = prompts(pd.Series([text((2, 100)), text((2, 100), layers=4)]), pd.Series([600, 600]), GEOMETRY)
-    assert len(mixed.tokens) == 1 and mixed.flops is not None
+    other = prompts(read(text((2, 100), layers=4)), pd.Series([600]), GEOMETRY)
+    assert other.tokens.tolist() == [(2 * 576 + 2 * 100) / 4] and other.flops is None
 
 
 def test_sizes_are_read_from_the_manifest(tmp_path: Path) -> None:
