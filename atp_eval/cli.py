@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | show | list | tasks | doctor | budget | train | ablate | sweep | adapter`.
+"""The command line: `atp-eval run | report | gallery | show | list | tasks | doctor | budget | train | sweep | ...`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -15,9 +15,11 @@ import typer
 
 from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
+from atp_eval.annotate_commands import ANNOTATE_EPILOG, annotate
 from atp_eval.budget_commands import BUDGET_EPILOG, budget
 from atp_eval.errors import TaskFailure, UserError, unknown
 from atp_eval.flops_commands import FLOPS_EPILOG, flops
+from atp_eval.gallery_commands import GALLERY_EPILOG, gallery
 from atp_eval.report_commands import REPORT_EPILOG, report, write_report
 from atp_eval.sweep_commands import SWEEP_EPILOG, sweep
 from atp_eval.terminal import Json, console, print_json, split_methods, split_names
@@ -207,6 +209,8 @@ def doctor(as_json: Json = False) -> None:
 
 
 app.command(epilog=REPORT_EPILOG)(report)
+app.command(epilog=GALLERY_EPILOG)(gallery)
+app.command(epilog=ANNOTATE_EPILOG)(annotate)
 app.command(epilog=BUDGET_EPILOG)(budget)
 app.command(epilog=FLOPS_EPILOG)(flops)
 app.command(epilog=TRAIN_EPILOG)(train)

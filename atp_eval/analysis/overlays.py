@@ -20,7 +20,7 @@ from atp_eval.errors import UserError, unknown
 from atp_eval.records import IMAGES, Run
 from atp_eval.trace import KeepTrace
 
-SHOWN = 8
+SHOWN = 200  # of a gallery, unless asked otherwise
 AT_RANDOM = 0.25  # share of the samples that is drawn whatever the methods answered
 NEEDED = [
     *("benchmark", "doc_id", "image_id", "question", "prompt", "target", "category", "kind", "level"),
@@ -77,11 +77,11 @@ class Sample:
 
 
 def interesting_samples(
-    runs: Sequence[Run], count: int = SHOWN, benchmarks: Sequence[str] | None = None, *, only_pictured: bool = False
+    runs: Sequence[Run], count: int, benchmarks: Sequence[str] | None = None, *, share: float = AT_RANDOM
 ) -> list[Sample]:
     """At most `count` samples, as many of each benchmark as there are, in the order of benchmarks and documents.
 
-    A quarter (`AT_RANDOM`) is drawn at random first, so that what is shown is not only the spectacular; then come
+    A `share` of them is drawn at random first, so that what is shown is not only the spectacular; then come
     samples on which scores differ, patterns of right and wrong in turn and pictures in turn, and others where those run
     out. Samples whose picture was kept go before all others, in both parts. The choice is deterministic.
 
@@ -94,10 +94,8 @@ def interesting_samples(
             raise unknown("benchmark of this run", name, names)
     there = {image_id for _, image_id in pictures}
     candidates = {name: _candidates(methods, name, there) for name in names if name in (benchmarks or names)}
-    if only_pictured:
-        candidates = {name: frame[frame["pictured"]] for name, frame in candidates.items()}
     shares = fair_shares({name: len(frame) for name, frame in candidates.items()}, count)
-    chosen = {name: choose(frame, shares[name]) for name, frame in candidates.items()}
+    chosen = {name: choose(frame, shares[name], share) for name, frame in candidates.items()}
     picks = {(name, doc): at_random for name, docs in chosen.items() for doc, at_random in docs.items()}
     return _load(methods, picks, pictures)
 
@@ -123,7 +121,7 @@ def named_samples(runs: Sequence[Run], picks: Sequence[Pick]) -> list[Sample]:
 
 def spread(samples: Iterable[Sample], count: int) -> list[Sample]:
     """A few of the samples, in their order: pictures before none, other pictures and other benchmarks before the same
-    again, and first those on which scores differ."""
+    again."""
     samples = list(samples)
     left, taken = list(range(len(samples))), list[int]()
     while left and len(taken) < count:
@@ -134,8 +132,8 @@ def spread(samples: Iterable[Sample], count: int) -> list[Sample]:
     return [samples[i] for i in sorted(taken)]
 
 
-def _again(s: Sample, shown: Counter[object]) -> tuple[bool, int, int, bool]:
-    return s.image is None, shown[s.image], shown[s.benchmark], not s.differs
+def _again(s: Sample, shown: Counter[object]) -> tuple[bool, int, int]:
+    return s.image is None, shown[s.image], shown[s.benchmark]
 
 
 def kept_pictures(runs: Sequence[Run]) -> Pictures:
@@ -164,10 +162,10 @@ def fair_shares(sizes: dict[str, int], count: int) -> dict[str, int]:
     return shares
 
 
-def choose(frame: pd.DataFrame, count: int) -> dict[int, bool]:
+def choose(frame: pd.DataFrame, count: int, share: float) -> dict[int, bool]:
     """Of `_candidates`: {doc_id: whether it was drawn at random}, rising."""
     shuffled = frame.sort_values(["pictured", "dice"], ascending=[False, True])
-    drawn = shuffled.head(round(AT_RANDOM * count))
+    drawn = shuffled.head(round(share * count))
     rest = shuffled.drop(drawn.index)
     # The n-th of its pattern, the n-th of its picture: all patterns and pictures come once before any comes twice.
     turn = np.maximum(rest.groupby("pattern").cumcount(), rest.groupby("image").cumcount())

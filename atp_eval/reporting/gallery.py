@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from atp_eval.analysis.overlays import Answer, Sample, cell_runs, interesting_samples, spread
+from atp_eval.analysis.overlays import SHOWN, Answer, Sample, cell_runs, interesting_samples, spread
 from atp_eval.analysis.reading import Entry, benchmarks_of, entries, reference_of
 from atp_eval.records import Run
 from atp_eval.reporting.pictures import Pictures
@@ -17,7 +17,6 @@ from atp_eval.reporting.svg import LONGEST, clean
 from atp_eval.trace import KeepTrace, Stage, pack
 
 STYLES, SCRIPTS = ("gallery.css",), ("gallery_state.js", "gallery_tile.js", "gallery.js")
-SAMPLES = 200
 READABLE = 3  # samples that are there without scripts
 SIDE_BY_SIDE = 8  # methods shown at first
 TEXTS = 3_000_000  # characters of all answers together; each is cut where they would be more
@@ -118,7 +117,7 @@ def gallery_parts(
     runs: Sequence[Run],
     series: Callable[[str], int],
     pictures: Pictures,
-    count: int = SAMPLES,
+    count: int = SHOWN,
     benchmarks: Sequence[str] | None = None,
 ) -> GalleryParts:
     """`count` samples of finished runs. series: of a label of `entries(runs)`; pictures: where theirs are added.

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atp_eval.analysis.overlays import SHOWN
 from atp_eval.analysis.reading import Entry, benchmarks_of, distinct, entries, protocol_differences
 from atp_eval.errors import UserError
 from atp_eval.records import Run
-from atp_eval.reporting.gallery import SAMPLES, SCRIPTS, STYLES, GalleryParts, gallery_parts
+from atp_eval.reporting.gallery import SCRIPTS, STYLES, GalleryParts, gallery_parts
 from atp_eval.reporting.page import render_page
 from atp_eval.reporting.pictures import Pictures
 from atp_eval.writer import write_atomically
@@ -30,7 +31,7 @@ def build_gallery(
     runs: Sequence[Run],
     output: Path,
     *,
-    count: int = SAMPLES,
+    count: int = SHOWN,
     benchmarks: Sequence[str] | None = None,
     force: bool = False,
     largest: int = LARGEST,
