@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import METHODS, FakeMethod, write_run
+from synthetic import METHODS, FakeMethod, Texts, write_run
 
 from atp_eval.analysis import protocol_differences, summarise, write_summary
 from atp_eval.benchmarks import MINI_MME
@@ -48,6 +48,82 @@ def test_methods_are_held_against_the_upper_bound(run: Run) -> None:
     difference = pairs["upper_bound", "random@144"]
     assert difference.value == pytest.approx(100 - random.retention.value)
     assert difference.low == pytest.approx(100 - random.retention.high)
+
+
+def test_methods_are_tested_against_the_upper_bound_in_one_family_a_column(run: Run) -> None:
+    summary = summarise([run], resamples=200)
+    assert summary.method("upper_bound").test is None
+    assert summary.method("upper_bound").scores["gqa"].test is None
+    pruned = [m for m in summary.methods if not m.is_reference]
+    for column in ("gqa", "mme", "pope", None):
+        tests = [m.scores[column].test if column else m.test for m in pruned]
+        known = [t for t in tests if t and t.p_holm is not None and t.comparisons == len(pruned) == 3]
+        assert len(known) == 3
+        assert max(t.p for t in known) <= max(t.p_holm or 0 for t in known)
+        assert min(t.p_holm or 0 for t in known) == pytest.approx(min(1.0, 3 * min(t.p for t in known)))
+        assert {t.kind for t in known} == {"McNemar" if column in ("mme", "pope") else "bootstrap"}
+    random = summary.method("random@144").scores["pope"]
+    assert random.test is not None and random.test.significant
+    rows = run.samples().query("benchmark == 'pope'").pivot(index="doc_id", columns="method", values="score")
+    lost = int(((rows["upper_bound"] == 1) & (rows["random@144"] == 0)).sum())
+    assert random.test.lost == lost > 0
+    assert (random.pictures, random.differing > 0) == (60, True)
+
+
+def test_methods_of_equal_budgets_are_tested_against_each_other(tmp_path: Path) -> None:
+    methods = {
+        "upper_bound": METHODS["upper_bound"],
+        "a@144": FakeMethod(0.9, [(0, 144)]),
+        "b@144": FakeMethod(0.6, [(0, 144)]),
+        "c@88": FakeMethod(0.6, [(0, 88)]),
+    }
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa", "pope"], documents=200)
+    summary = summarise([run], resamples=500)
+    lead = summary.contrast("a@144", "b@144")
+    assert lead is not None and lead.test is not None
+    assert lead.test.kind == "bootstrap" and lead.test.significant and lead.test.comparisons == 1
+    assert lead.difference.low > 0
+    assert lead.scores["pope"].test is not None and lead.scores["pope"].test.kind == "McNemar"
+    assert lead.scores["gqa"].difference.value + lead.scores["pope"].difference.value == pytest.approx(
+        2 * lead.difference.value
+    )
+    unlike = summary.contrast("a@144", "c@88")
+    assert unlike is not None and unlike.test is None and not unlike.scores
+    upper = summary.contrast("upper_bound", "c@88")
+    assert upper is not None and upper.test == summary.method("c@88").test
+    frame = pd.read_csv({p.name: p for p in write_summary(summary, tmp_path / "out")}["contrasts.csv"])
+    assert len(frame) == 6 + 2
+    row = frame.query("benchmark == 'pope' and first == 'a@144' and second == 'b@144'").iloc[0]
+    assert (row["test"], row["p_holm"]) == ("McNemar", pytest.approx(lead.scores["pope"].test.p_holm))
+
+
+def test_pope_has_its_f1_beside_its_accuracy(tmp_path: Path) -> None:
+    texts = Texts(right="yes", wrong="Yes.")
+    run = write_run(tmp_path / "run", benchmarks=["gqa", "pope"], documents=120, texts=texts)
+    summary = summarise([run], resamples=200)
+    random = summary.method("random@144").scores["pope"].extra
+    assert set(random) == {"F1", "precision", "recall", "yes"}
+    assert not summary.method("random@144").scores["gqa"].extra
+    # Every target is yes and wrong answers are "Yes.", which is neither: F1 leaves them out.
+    assert random["F1"].score.value == random["precision"].score.value == 100.0
+    assert random["F1"].retention is not None and random["F1"].retention.value == 100.0
+    assert random["yes"].score.value == pytest.approx(summary.method("random@144").scores["pope"].score.value)
+    assert random["yes"].retention is None
+    frame = pd.read_csv({p.name: p for p in write_summary(summary, tmp_path / "out")}["metrics.csv"])
+    assert len(frame) == 4 * 4
+
+
+@pytest.mark.parametrize(("documents", "said"), [(24, "12 pictures are too few"), (200, None)])
+def test_few_pictures_are_warned_of(tmp_path: Path, documents: int, said: str | None) -> None:
+    summary = summarise([write_run(tmp_path / "run", benchmarks=["gqa"], documents=documents)], resamples=50)
+    assert [said in w for w in summary.warnings] == [True] if said else not summary.warnings
+
+
+def test_few_answers_that_differ_are_warned_of(tmp_path: Path) -> None:
+    methods = {"upper_bound": METHODS["upper_bound"], "same@144": METHODS["upper_bound"]}
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=40)
+    (warning,) = summarise([run], resamples=50).warnings
+    assert warning.startswith("gqa: in fewer than 5 pictures do same@144 score otherwise")
 
 
 def test_failures_and_invalid_answers_are_counted(tmp_path: Path) -> None:
