@@ -26,7 +26,8 @@ Picture = Callable[[str], Image.Image]
 
 @dataclass(frozen=True)
 class FakeMethod:
-    """skill: probability of a right answer. stages: (layer, tokens or a range of them that samples differ in)."""
+    """skill: probability of a right answer. stages: (layer, tokens or a range of them that samples differ in).
+    prefill: its share of `seconds`; None as in runs of older versions."""
 
     skill: float
     stages: Sequence[tuple[int, int | tuple[int, int]]] = ()
@@ -34,6 +35,8 @@ class FakeMethod:
     errors: float = 0.0
     invalid: float = 0.0
     merged: int = 0
+    prefill: float | None = None
+    peak_bytes: int | None = None
 
 
 METHODS = {
@@ -116,6 +119,7 @@ def _write_cell(
         right = difficulty < method.skill and not error and not invalid
         answer = "I cannot tell" if invalid else texts.right if right else texts.wrong
         category = MINI_MME[(i // 2) % len(MINI_MME)] if b == "mme" else "color"
+        seconds = method.seconds * (1 + 0.1 * random.Random(f"{b}{i // 4}").random())
         records.append(
             SampleRecord(
                 method=label,
@@ -137,7 +141,9 @@ def _write_cell(
                 invalid=invalid and not error,
                 prompt_tokens=600,
                 new_tokens=0 if error else 2,
-                seconds=0.0 if error else method.seconds * (1 + 0.1 * random.Random(f"{b}{i // 4}").random()),
+                seconds=0.0 if error else seconds,
+                prefill_seconds=None if error or method.prefill is None else method.prefill * seconds,
+                peak_bytes=method.peak_bytes,
                 vision_seconds=0.004,
                 batch=i // 4,
                 batch_size=4,

@@ -22,6 +22,7 @@ from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinc
 from atp_eval.analysis.retention import ANSWERS, Extra, Retained, average, has_more_metrics, retain
 from atp_eval.analysis.retention import COLUMNS as SCORED
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, RESAMPLES, wilson
+from atp_eval.analysis.stages import measure_efficiency
 from atp_eval.analysis.summary import BenchmarkRow, Contrast, Contrasted, MethodSummary, Score, Summary
 from atp_eval.analysis.tokens import combine, entering, token_stats
 from atp_eval.analysis.traces import read_traces
@@ -85,6 +86,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
         fairness=fairness,
         token_use=tuple(token_uses(methods, cells)),
         agreement=agreement(methods, fairness, few, seed),
+        efficiency=tuple(measure_efficiency(methods)),
     )
 
 

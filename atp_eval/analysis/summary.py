@@ -17,6 +17,7 @@ from atp_eval.analysis.hindsight import Hindsight
 from atp_eval.analysis.histograms import TokenUse
 from atp_eval.analysis.retention import Extra
 from atp_eval.analysis.significance import Interval
+from atp_eval.analysis.stages import Efficiency
 from atp_eval.analysis.tokens import TokenStats
 
 
@@ -119,7 +120,8 @@ class Summary:
 
     full_tokens: visual tokens of the unpruned model. adaptivity: of the methods whose counts vary between samples.
     hindsight: of the rankings that were run with several fixed counts. fairness: what the methods' tokens came to.
-    agreement: which cells the pruning methods keep; None without any. token_use: how methods' tokens are spread.
+    agreement: which cells the pruning methods keep; None without any. efficiency: time by stage, speed and memory, from
+    the runs' own records. token_use: how methods' tokens are spread.
     """
 
     runs: tuple[str, ...]
@@ -133,6 +135,7 @@ class Summary:
     hindsight: tuple[Hindsight, ...] = ()
     fairness: Fairness = field(default_factory=lambda: compare_budgets(()))
     agreement: Agreement | None = None
+    efficiency: tuple[Efficiency, ...] = ()
     token_use: tuple[TokenUse, ...] = ()
 
     @property
