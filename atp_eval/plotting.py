@@ -23,6 +23,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from atp_eval.spreadsheet import csv_text
+
 # The light theme. Told apart with red-green blindness as well; markers help beside them.
 SERIES = ("#0072b2", "#d55e00", "#008f6b", "#aa4499", "#8c6d00", "#3a8fc0", "#882255", "#5f5f5f")
 INK, SOFT, RULE, HAIR, PAPER = "#1d1f22", "#595f66", "#d9d6cd", "#ebe8e0", "#fdfcf9"
@@ -133,6 +135,6 @@ def write_chart(chart: Chart, folder: Path, kinds: tuple[str, ...] = ("pdf", "pn
             written.append(path)
     path = folder / f"{chart.name}.csv"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    chart.data.to_csv(temporary, index=False)
+    temporary.write_text(csv_text(chart.data), encoding="utf-8")
     os.replace(temporary, path)
     return [*written, path]

@@ -33,12 +33,15 @@ ARROWS = {
     "writer": {"records", "trace", "errors"},
     "documents": {"errors"},
     "benchmarks": {"documents", "errors"},
-    "analysis": {"cost", "paper"} | RECORDS | BENCHMARKS,
-    "plotting": set(),
-    "reporting": {"analysis", "cost", "paths", "plotting"} | RECORDS | BENCHMARKS,
+    "analysis": {"cost", "paper", "spreadsheet"} | RECORDS | BENCHMARKS,
+    "plotting": {"spreadsheet"},
+    "spreadsheet": set(),
+    "annotation": {"analysis", "reporting", "paper", "paths", "spreadsheet"} | RECORDS | BENCHMARKS,
+    "reporting": {"analysis", "cost", "paths", "plotting", "spreadsheet"} | RECORDS | BENCHMARKS,
 }
 LIGHT = [
     "analysis",
+    "annotation",
     "reporting",
     "records",
     "writer",
@@ -56,7 +59,7 @@ LIGHT = [
 ONLY_IMPORTED_BY = {
     "cli": {"__main__"},
     "run": {"ablation", "cli", "sweep"},
-    "reporting": {"cli", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
+    "reporting": {"cli", "report_commands", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
 }
 
 

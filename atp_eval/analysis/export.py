@@ -1,11 +1,11 @@
-"""The comparison as files: summary.json, a Markdown table, one row a method and benchmark as CSV and parquet; tests of
-methods, other metrics of a benchmark than its own, what each method's tokens cost, what they go with where they vary,
-and which of them methods have in common, as CSV."""
+"""The comparison as files: summary.json, a table for Markdown and for LaTeX, one row a method and benchmark as CSV and
+parquet; tests of methods, other metrics of a benchmark than its own, what each method's tokens cost, what they go with
+where they vary, and which of them methods have in common, as CSV."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,34 @@ import pandas as pd
 
 from atp_eval.analysis.agreement import Agreement
 from atp_eval.analysis.comparisons import Tested
+from atp_eval.analysis.latex import latex_table
+from atp_eval.analysis.markdown import markdown
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.summary import Summary
+from atp_eval.spreadsheet import csv_text
 from atp_eval.writer import write_atomically
 
 CONTRASTS, METRICS = "contrasts.csv", "metrics.csv"
 FAIRNESS, ADAPTIVITY, AGREEMENT = "fairness.csv", "adaptivity.csv", "agreement.csv"
-NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet")
+NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet", "comparison.tex")
 
 
-def write_summary(summary: Summary, folder: Path) -> list[Path]:
+def write_summary(
+    summary: Summary, folder: Path, *, protocol: str = "", besides: Mapping[str, pd.DataFrame] | None = None
+) -> list[Path]:
     """Write NAMES into a folder, CONTRASTS where several methods have a retention, METRICS where a benchmark has others
     than its own, FAIRNESS where tokens are known, ADAPTIVITY where some method's counts vary between samples, and
-    AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted."""
+    AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted.
+
+    protocol: a sentence for LaTeX's caption. besides: more tables by the CSV files' names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     frame = comparison_frame(summary)
     write_atomically(folder / NAMES[0], json.dumps(summary.to_json(), indent=1) + "\n")
     write_atomically(folder / NAMES[1], markdown(summary))
-    write_atomically(folder / NAMES[2], frame.to_csv(index=False))
+    write_atomically(folder / NAMES[2], csv_text(frame))
     frame.to_parquet(folder / NAMES[3], index=False)
+    write_atomically(folder / NAMES[4], latex_table(summary, protocol))
     written = [folder / name for name in NAMES]
     more = {
         CONTRASTS: contrasts_frame(summary),
@@ -40,13 +49,14 @@ def write_summary(summary: Summary, folder: Path) -> list[Path]:
         FAIRNESS: fairness_frame(summary),
         ADAPTIVITY: adaptivity_frame(summary),
         AGREEMENT: agreement_frame(summary.agreement),
+        **(besides or {}),
     }
     for name, table in more.items():
         if table.empty:
             (folder / name).unlink(missing_ok=True)
         else:
             written.append(folder / name)
-            write_atomically(written[-1], table.to_csv(index=False))
+            write_atomically(written[-1], csv_text(table))
     return written
 
 
@@ -202,41 +212,3 @@ def spread(name: str, interval: Interval | None) -> dict[str, float | None]:
     """An interval as three columns."""
     value, low, high = interval or (None, None, None)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
-def markdown(summary: Summary) -> str:
-    """The comparison table: a row a method, scores with retention below."""
-    names = [b.name for b in summary.benchmarks]
-    lines = [
-        f"| method | tokens | {' | '.join(names)} | retention, % | time ratio |",
-        f"|---|--:|{'--:|' * len(names)}--:|--:|",
-    ]
-    for m in summary.methods:
-        scores = [f"{s.score.value:.1f}{starred(s.test)}" if (s := m.scores.get(n)) else "–" for n in names]
-        ratio = m.timing.ratio if m.timing else None
-        tokens = f"{m.average_tokens:.1f}" if m.tokens else "–"
-        cells = [m.label.replace("|", "\\|"), tokens, *scores, shown(m.retention) + starred(m.test), shown(ratio, 2)]
-        lines.append(f"| {' | '.join(cells)} |")
-    units = ", ".join(f"{b.name} {b.unit}" for b in summary.benchmarks if b.unit != "%")
-    lines += [
-        "",
-        "tokens: visual tokens that enter a decoder layer, averaged over layers, samples and benchmarks. "
-        f"retention: of the upper bound, paired 95 % interval ({summary.resamples:,} bootstrap resamples of images); "
-        r"\* differs from it, Holm-adjusted p at most 0.05. "
-        f"Scores in per cent{f'; {units}' if units else ''}.",
-        *[f"\n> {w}" for w in summary.warnings],
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def starred(test: Tested | None) -> str:
-    """A star for what differs from the upper bound beyond chance; escaped for Markdown."""
-    return r"\*" if test and test.significant else ""
-
-
-def shown(interval: Interval | None, digits: int = 1) -> str:
-    """`97.1 [96.0, 98.2]`"""
-    if interval is None:
-        return "–"
-    value = f"{interval.value:.{digits}f}"
-    return f"{value} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if interval.bounded else value

@@ -10,13 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import atp_eval
 from atp_eval.paths import data_folder
+from atp_eval.reporting.inline import inline
 from atp_eval.reporting.svg import breakable, clean, swatch
 from atp_eval.reporting.words import FILTERS
+from atp_eval.spreadsheet import csv_text
 
 BASE_STYLES, BASE_SCRIPTS = ("base.css",), ("theme.js",)
 
@@ -58,6 +61,7 @@ def environment(folder: Path) -> Environment:
         finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
     )
     found.filters |= {**FILTERS, "breakable": breakable, "swatch": swatch, "embedded": embedded}
+    found.filters |= {"inline": inline, "csv_address": csv_address}
     return found
 
 
@@ -84,6 +88,17 @@ def content_hash(text: str) -> str:
     """The source expression that lets a Content-Security-Policy allow exactly this text."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def csv_address(table: pd.DataFrame) -> Markup:
+    """A table as the address of a CSV file that lies in the page."""
+    return file_address("text/csv", csv_text(table))
+
+
+def file_address(kind: str, text: str) -> Markup:
+    """A text file that lies in the page, as an address. kind: its media type."""
+    data = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
+    return Markup(f"data:{kind};charset=utf-8;base64,{data}")
 
 
 def embedded(data: Any) -> Markup:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,13 +19,17 @@ from atp_eval.analysis import summarise
 from atp_eval.analysis.export import NAMES
 from atp_eval.errors import UserError
 from atp_eval.records import Run
-from atp_eval.reporting import build_report
-from atp_eval.reporting.build import command, render
+from atp_eval.reporting import build_report, gallery
+from atp_eval.reporting.build import render
+from atp_eval.reporting.contents import command, contents
+from atp_eval.reporting.gallery import READABLE
 from atp_eval.reporting.page import content_hash
 from atp_eval.reporting.svg import UNSAFE, clean
 from atp_eval.reporting.words import heat
 
+SCRIPTS = 2 + len(gallery.SCRIPTS) + 2  # theme.js, report.js, the gallery's; two hold JSON
 VOID = {"meta", "link", "input", "wbr", "br", "img"}
+FILES = tuple(f"data:{kind};charset=utf-8;base64," for kind in ("text/csv", "text/markdown", "application/x-tex"))
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><script>alert(1)</script>",
@@ -73,6 +79,13 @@ class Outline(HTMLParser):
         return [tag for tag, _ in self.elements]
 
 
+def embedded(page: str, name: str) -> Any:
+    """The JSON that lies in the page under a name."""
+    found = re.search(f'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
+    assert found
+    return json.loads(found[1])
+
+
 def build(run: Run, tmp_path: Path, **options: bool) -> str:
     page = build_report([run], tmp_path / "report.html", **options)
     return page.read_text(encoding="utf-8")
@@ -91,7 +104,8 @@ def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_page_has_all_its_parts(page: str) -> None:
     found = Outline(page)
     ids = [attributes.get("id") for _, attributes in found.elements]
-    assert {"verdict", "results", "tokens", "fairness", "heat", "agreement", "samples", "cost", "protocol"} <= set(ids)
+    here = {"verdict", "results", "heat", "fairness", "agreement", "samples", "protocol", "issues"}
+    assert here <= set(ids)
     assert len([i for i in ids if i]) == len({i for i in ids if i})
     text = " ".join(found.text)
     for label in METHODS:
@@ -99,7 +113,7 @@ def test_the_page_has_all_its_parts(page: str) -> None:
     assert "What this model shows is said of this model only." in text
     assert "atp-eval run --tasks gqa,mme,pope" in text
     assert found.tags().count("table") == 6 + 1 + 4  # of them the heat map and what kept cells are, layer by layer
-    assert found.tags().count("article") == 8
+    assert found.tags().count("article") == READABLE + 1  # and the one that scripts fill
 
 
 def test_what_counts_go_with_is_shown_where_they_vary(page: str, tmp_path: Path) -> None:
@@ -141,8 +155,9 @@ def test_nothing_is_loaded_and_only_our_script_and_style_are_allowed(page: str) 
             assert not name.startswith("on") and name != "style", (tag, name)
             assert name not in {"src", "srcset", "action", "formaction"}, (tag, name)
             if name in {"href", "xlink:href"}:
-                assert (value or "").startswith(("#", "data:image/webp;base64,", "data:,")), value
-    assert not re.search(r"url\(|@import|https?://", page)
+                assert (value or "").startswith(("#", "data:image/webp;base64,", "data:,", *FILES)), value
+                assert not (value or "").startswith(FILES) or attributes["download"], "a file is kept, never opened"
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/2000/svg\")", page)  # its name, not an address
     policy = next(a["content"] for t, a in found.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy and policy.startswith("default-src 'none';") and "unsafe" not in policy
     script, style = (re.search(f"<{t}>(.*?)</{t}>", page, re.S) for t in ("script", "style"))
@@ -150,13 +165,15 @@ def test_nothing_is_loaded_and_only_our_script_and_style_are_allowed(page: str) 
     assert content_hash(script[1]) in policy and content_hash(style[1]) in policy
 
 
-def test_each_picture_is_there_once_and_every_method_draws_on_it(page: str) -> None:
+def test_each_picture_is_there_once_and_every_method_draws_on_it(page: str, run: Run) -> None:
     found = Outline(page)
     pictures = [a["href"] for t, a in found.elements if t == "image"]
-    assert len(pictures) == len(set(pictures)) == 8
-    assert found.tags().count("use") == 8 * len(METHODS)
+    others = list(embedded(page, "gallery-pictures").values())
+    kept = [(run.path / "images" / f"{b}-{i}.webp").read_bytes() for b in ("gqa", "mme", "pope") for i in range(6)]
+    assert len({*pictures, *others}) == len(pictures) + len(others) == len(set(kept)) == 18
+    assert found.tags().count("use") == READABLE * len(METHODS)
     veils = [a for t, a in found.elements if t == "path" and (a.get("class") or "").startswith("veil")]
-    assert len(veils) == 8 * 3
+    assert len(veils) == READABLE * 3
     assert all(re.fullmatch(r"(M\d+,\d+h\d+v1h-\d+z)+", v["d"] or "") for v in veils)
 
 
@@ -200,9 +217,10 @@ def test_any_text_makes_the_same_elements(
         tmp_path_factory.mktemp("any"), texts=texts, methods={"m": METHODS["grid@144"]}, benchmarks=["gqa"], documents=4
     )
     manifest = run.manifest.model_copy(update={"device": label, "protocol": {"model": label, label: question}})
-    tags = Outline(render([Run(run.path, manifest)], summarise([run], resamples=20), {})).tags()
-    assert tags.count("article") == 2
-    assert tags.count("script") == 2
+    found = contents([Run(run.path, manifest)], summarise([run], resamples=20), None, 8)
+    tags = Outline(render(found)).tags()
+    assert tags.count("article") == READABLE + 1
+    assert tags.count("script") == SCRIPTS
 
 
 @given(st.text())
@@ -263,7 +281,7 @@ def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_a_clear_error(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*Choose another file with --output"):
+    with pytest.raises(UserError, match=r"cannot write .*Choose another place with --output"):
         build_report([run], tmp_path / "file" / "report.html")
 
 
