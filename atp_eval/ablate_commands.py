@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.terminal import Json, console, print_json, split_names
+from atp_eval.terminal import Json, console, print_json, print_plan, split_names
 
 ABLATE_EPILOG = """
 **Examples**
@@ -44,11 +44,7 @@ def ablate(
     found = load_ablation(ablation)
     options: dict[str, Any] = {"tasks": split_names(tasks) if tasks else None, "limit": limit, "device": device}
     if dry_run:
-        planned = plan(found, output, **options)
-        if as_json:
-            print_json(planned.to_json())
-        else:
-            console().print(planned.to_rich())
+        print_plan(plan(found, output, **options), as_json)
         return
     name = Path(ablation).stem
     table = run_ablation(found, name, output, **options)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.terminal import Json, console, print_json, split_names
+from atp_eval.errors import UserError
+from atp_eval.terminal import Json, console, print_json, print_plan, split_names
 
 SWEEP_EPILOG = """
 **Examples**
@@ -18,14 +19,21 @@ SWEEP_EPILOG = """
 
 `atp-eval sweep baselines --limit 40` — a quick look at the first 40 questions of each benchmark
 
-`atp-eval sweep baselines --shard 1/2`, and beside it `--shard 2/2` — two processes, each with half of the methods; set
-OMP_NUM_THREADS=1 where they share a processor
+`atp-eval sweep baselines --workers 2` — two processes that share the work; where there are GPUs one each
+
+`atp-eval sweep baselines --ray local` — the same with Ray, a worker for each GPU or core; `--ray auto` joins a cluster
+
+`atp-eval sweep figure2 --workers 2` — Figure 2 of the paper: score against pruning layer and ratio
+
+`atp-eval sweep baselines --shard 1/2`, and elsewhere `--shard 2/2` — two jobs of a batch system, each with half of the
+methods
 
 `atp-eval sweep baselines --table-only` — table and figure of what is there, of all shards
 
 `atp-eval sweep my.yaml --output runs/mine` — a file of your own works the same way
 
-The same command again goes on where it stopped. `atp-eval list sweeps` shows those that ship.
+The same command again goes on where it stopped, with as many workers as you like. `atp-eval list sweeps` shows those
+that ship, docs/sweeps.md how to write one.
 """
 
 
@@ -37,6 +45,15 @@ def sweep(
     tasks: Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.  [default: the file's]")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N documents of each benchmark.")] = None,
     device: Annotated[str | None, typer.Option(help="`auto`, `cpu`, `cuda`, ...")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the work, with a model each.", show_default=False)
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|auto", help="Ray actors instead: of a cluster of this machine, or the one running."
+        ),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Answer the I-th of N shares of the methods, in an own run folder."),
@@ -51,29 +68,31 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare many methods at many budgets, against random tokens of the same budget: a table and a figure."""
+    """Compare many methods at many budgets, layers and seeds, against random tokens: a table and a figure."""
     from atp_eval.sweep.planning import WHOLE, Shard, plan
     from atp_eval.sweep.settings import load_sweep
 
     found = load_sweep(config)
+    if ray not in (None, "local", "auto"):
+        raise UserError(f"--ray {ray}: write --ray local, a cluster of this machine, or --ray auto, the one that runs")
     options: dict[str, Any] = {"tasks": split_names(tasks) if tasks else None, "limit": limit, "device": device}
     options |= {"shard": Shard.parse(shard) if shard else WHOLE, "others": others or ()}
     if dry_run:
-        planned = plan(found, output, **options)
-        if as_json:
-            print_json(planned.to_json())
-        else:
-            console().print(planned.to_rich())
+        print_plan(plan(found, output, **options), as_json)
         return
-    from atp_eval.sweep.run import run_sweep
-    from atp_eval.sweep.words import to_rich
+    from atp_eval.sweep.kinds import KINDS
+    from atp_eval.sweep.run import ENDINGS, run_sweep
+    from atp_eval.sweep.together import Workers
 
+    options["workers"] = (
+        Workers(workers, "auto" if ray == "auto" else "local" if ray else None) if workers or ray else None
+    )
     table, where = run_sweep(found, Path(config).stem, output, answer=not table_only, **options)
     if as_json:
         print_json(table.to_json() | {"files": str(where.resolve())})
         return
-    console().print(to_rich(table))
+    console().print(KINDS[found.figure].to_rich(table))
     from rich.markup import escape
 
-    files = f"{escape(str(where.resolve()))}.{{md,csv,json,png,svg}}"
+    files = f"{escape(str(where.resolve()))}.{{{','.join(('md', 'csv', 'json', *ENDINGS))}}}"
     console().print(f"Table and figure: [bold]{files}[/bold]", soft_wrap=True, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -21,6 +21,24 @@ def console() -> Any:
     from rich.console import Console
 
     return Console()
+
+
+class Plan(Protocol):
+    """What a command would do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For a program."""
+
+    def to_rich(self) -> Any:
+        """For a terminal."""
+
+
+def print_plan(planned: Plan, as_json: bool) -> None:
+    """What `--dry-run` shows."""
+    if as_json:
+        print_json(planned.to_json())
+    else:
+        console().print(planned.to_rich())
 
 
 def split_names(text: str) -> list[str]:

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from itertools import cycle
-from pathlib import Path
-from typing import Any, NamedTuple
+from itertools import count
+from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from atp_eval.plotting import INK, PAPER, SOFT, Chart, colour, marker
 from atp_eval.sweep.settings import Family
 from atp_eval.sweep.table import Line, Table
+from atp_eval.sweep.words import to_rows
 
 WIDTH, HEIGHT = 4.5, 5.2  # inches, of a panel; two are 900 pixels wide
-DPI = 200  # twice what the page shows
-INK, GUIDE, BAND = "0.25", "0.4", "0.88"
+BAND = "0.88"
 DASHES = {"random": (0, (5, 2)), "oracle": (0, (1, 1.2)), "background": (0, (6, 2, 1, 2))}
-# Told apart with red-green blindness as well, where markers help.
-COLOURS = ("#0173b2", "#de8f05", "#029e73", "#c1440e", "#b65fb0", "#8a5a2b", "#3aa6dd", "#5b3a9e", "#b8003f", "#6f8f00")
-MARKERS = "osD^vPX<>p"
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text, which can be searched and read aloud
-    "svg.hashsalt": "atp_eval",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-}
 NAME_SIZE = 8.5  # points
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
 
@@ -59,51 +42,55 @@ class Curve(NamedTuple):
         return [read(line) for line in self.lines]
 
 
-def draw(table: Table, where: Path) -> None:
-    """Write the figure as `where.png` (twice the pixels) and `where.svg`, each in one step."""
-    with sns.axes_style("whitegrid"), matplotlib.rc_context(STYLE):
-        figure = plot(table)
-        for kind, options in (("png", {"dpi": DPI}), ("svg", {"metadata": {"Date": None}})):
-            temporary = where.with_name(f".{where.name}.{os.getpid()}.{kind}")
-            figure.savefig(temporary, format=kind, **options)
-            os.replace(temporary, where.with_name(f"{where.name}.{kind}"))
-        plt.close(figure)
-
-
-def plot(table: Table) -> Figure:
+def chart(table: Table, name: str) -> Chart:
     """The figure: a plot for each panel that has figures, side by side."""
     shown = {panel: found for panel, found in curves(table).items() if found} or {"": []}
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(WIDTH * max(len(shown), 1.5), HEIGHT), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, (panel, found) in zip(axes[0], shown.items(), strict=True):
-        ax.set_title(panel, loc="left", fontweight="bold")
-        _draw_panel(ax, found, table.sweep.columns)
-    axes[0, 0].set_ylabel("retention, % of the upper bound")
-    figure.supxlabel(
-        f"{table.questions:,} questions to {table.model}. Bars: 95 % intervals over questions; "
-        "grey band: the same over questions and draws of random tokens.",
-        fontsize=NAME_SIZE, color=GUIDE, x=0.01, ha="left",
-    )  # fmt: skip
-    for ax, found in zip(axes[0], shown.values(), strict=True):
-        _name(ax, found)
-    return figure
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)
+        for ax, (panel, found) in zip(axes[0], shown.items(), strict=True):
+            ax.set_title(panel)
+            _draw_panel(ax, found, table.sweep.columns)
+        axes[0, 0].set_ylabel("retention, % of the upper bound")
+        figure.supxlabel(
+            f"{table.questions:,} questions to {table.model}. Bars: 95 % intervals over questions; "
+            "grey band: the same over questions and draws of random tokens.",
+            fontsize=NAME_SIZE, color=SOFT, x=0.01, ha="left",
+        )  # fmt: skip
+        for ax, found in zip(axes[0], shown.values(), strict=True):
+            _name(ax, found)
+
+    return Chart(name, alt(table), pd.DataFrame(to_rows(table)), draw, (WIDTH * max(len(shown), 1.5), HEIGHT))
+
+
+def alt(table: Table) -> str:
+    """What the figure shows, with the ends of each line."""
+    said = [f"Retention of {table.model}'s unpruned score against average visual tokens a layer, a line a method."]
+    for panel, found in curves(table).items():
+        ends = (
+            f"{curve.family.label} {curve.lines[0].retention.value:.1f} % at {curve.tokens[0]:.0f} tokens"
+            + (f", {curve.lines[-1].retention.value:.1f} % at {curve.tokens[-1]:.0f}" if len(curve.lines) > 1 else "")
+            for curve in found
+        )
+        said.append(f"{panel[:1].upper()}{panel[1:]}{': ' if panel else ''}{'; '.join(ends)}.")
+    return " ".join(said)
 
 
 def curves(table: Table) -> dict[str, list[Curve]]:
     """The families with figures, by panel. Those of one name look alike in all panels."""
-    looks: dict[str, tuple[str, str]] = {}
+    looks: dict[str, int] = {}
     found: dict[str, list[Curve]] = {}
     for panel in table.sweep.panels:
-        families = [family for family in table.sweep.families if family.panel == panel]
-        used = {looks[family.name] for family in families if family.name in looks}
-        free = cycle([look for look in zip(COLOURS, MARKERS, strict=True) if look not in used])
+        families = [family for family in table.sweep.points if family.panel == panel]
+        used = {looks[family.label] for family in families if family.label in looks}
+        free = (series for series in count(1) if series not in used)
         for family in families:
             lines = [line for budget in table.sweep.columns if (line := table.at(family, budget)) and drawable(line)]
-            if family.role == "method" and family.name not in looks:
-                looks[family.name] = next(free)
+            if family.role == "method" and family.label not in looks:
+                looks[family.label] = next(free)
             if lines:
-                look = looks[family.name] if family.role == "method" else (GUIDE, "")
+                series = looks[family.label] if family.role == "method" else None
+                look = (SOFT, "") if series is None else (colour(series), marker(series))
                 found.setdefault(panel, []).append(Curve(family, tuple(lines), *look))
     return found
 
@@ -122,14 +109,14 @@ def _draw_panel(ax: Axes, found: Sequence[Curve], budgets: Sequence[int]) -> Non
             low, high = curve.values(lambda line: line.spread.low), curve.values(lambda line: line.spread.high)
             ax.fill_between(x, low, high, color=BAND, linewidth=0, zorder=1)
         if curve.family.role != "method":
-            ax.plot(x, y, color=GUIDE, linestyle=DASHES[curve.family.role], linewidth=1.6, zorder=2)
+            ax.plot(x, y, color=SOFT, linestyle=DASHES[curve.family.role], linewidth=1.6, zorder=2)
             continue
         low, high = curve.values(lambda line: line.retention.low), curve.values(lambda line: line.retention.high)
         bars = np.nan_to_num([np.subtract(y, low), np.subtract(high, y)])
         beside = np.array(x) + 0.5 * (place - len(found) / 2)  # side by side, lest bars hide each other
         ax.errorbar(
             beside, y, yerr=bars.clip(0), color=curve.colour, marker=curve.marker, markersize=5, linewidth=1.3,
-            elinewidth=0.7, markeredgecolor="white", markeredgewidth=0.5, zorder=3,
+            elinewidth=0.7, markeredgecolor=PAPER, markeredgewidth=0.5, zorder=3,
         )  # fmt: skip
     reached = [line.tokens for curve in found for line in curve.lines] or list(budgets)
     margin = 0.04 * (max(reached) - min(reached)) + 1
@@ -137,23 +124,23 @@ def _draw_panel(ax: Axes, found: Sequence[Curve], budgets: Sequence[int]) -> Non
     ax.set_xlim(left, right)
     ax.set_xticks([budget for budget in budgets if right <= budget <= left])
     ax.set_xlabel("average visual tokens a layer")
-    ax.grid(color="0.9", linewidth=0.8)
-    sns.despine(ax=ax, left=True)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(left=False)
 
 
 def _name(ax: Axes, found: Sequence[Curve]) -> None:
     """Every line's name right of the plot, as near to the line's end as the other names allow."""
     ends = [("upper bound", INK, ax.get_xlim()[1], 100.0)]
-    ends += [(c.family.name, c.colour, c.lines[-1].tokens, c.lines[-1].retention.value) for c in found]
+    ends += [(c.family.label, c.colour, c.lines[-1].tokens, c.lines[-1].retention.value) for c in found]
     ends.sort(key=lambda end: end[3])
     bottom, top = ax.get_ylim()
     line = NAME_SIZE * 1.25 / 72 / (HEIGHT * 0.82) * (top - bottom)  # height of a name, in per cent of retention
     places = spread([end[3] for end in ends], line, bottom)
-    for (name, colour, x, y), place in zip(ends, places, strict=True):
+    for (name, ink, x, y), place in zip(ends, places, strict=True):
         ax.annotate(
-            name, (x, y), (1.03, place), textcoords=("axes fraction", "data"), va="center", color=colour,
+            name, (x, y), (1.03, place), textcoords=("axes fraction", "data"), va="center", color=ink,
             fontsize=NAME_SIZE, annotation_clip=False,
-            arrowprops={**LEADER, "color": colour},
+            arrowprops={**LEADER, "color": ink},
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from atp_eval.models import model_config
 from atp_eval.records import MANIFEST, RESULT, SAMPLES, read_run, slug
 from atp_eval.run import check_names
 from atp_eval.scenes.suite import QUESTIONS
+from atp_eval.sweep.parts import PARTS
 from atp_eval.sweep.settings import Sweep, Trial, methods, trials
 from atp_eval.sweep.words import reasons
 
@@ -79,31 +80,37 @@ class Planned(NamedTuple):
 
     @property
     def recorded(self) -> int:
-        """How many of them its folder holds."""
-        folder, run = self.run.run_folder(), self.run
-        return sum(_lines(folder / slug(method) / task / SAMPLES) for method in run.methods for task in run.tasks)
+        """How many of them its folder holds, or parts of it that workers were writing when they were stopped."""
+        own, run = self.run.run_folder(), self.run
+        folders = [own, *(own / PARTS).glob("*")]
+        cells = [(slug(method), task) for method in run.methods for task in run.tasks]
+        return sum(_lines(folder / method / task / SAMPLES) for folder in folders for method, task in cells)
 
     def to_rich(self) -> Group:
-        """The plan for a terminal: a row a family, and below why some budgets are out of reach."""
+        """The plan for a terminal: a row a family, and below why some of it is out of reach."""
         run = self.run
         title = (
             f"{len(self.infos)} methods; {len(run.methods)} of them to answer in {run.output}: "
             f"{self.answers:,} answers, {self.recorded:,} of them there"
         )
         table = RichTable(title=Text(title), title_justify="left")
-        for name in ("family", "spec", "seeds", "budgets"):
+        for name in ("family", "spec", "grid", "seeds", "budgets" if self.sweep.budgets else "points"):
             table.add_column(name, overflow="fold")
         for family in self.sweep.families:
-            reached = [str(t.budget) for t in self.trials if t.family == family and t.refused is None]
-            seeds = " ".join(map(str, family.seeds))
-            table.add_row(*(Text(cell) for cell in (family.title, family.spec, seeds, ", ".join(reached) or "none")))
+            points = family.points()
+            reached = [t for t in self.trials if t.family in points and t.refused is None]
+            budgets = dict.fromkeys(str(t.budget) for t in reached if t.budget)
+            where = ", ".join(budgets) or f"{len(reached)} of {len(points)}"
+            grid = "\n".join(f"{key}: {', '.join(map(str, values))}" for key, values in family.grid.items())
+            cells = (family.title, family.spec, grid, " ".join(map(str, family.seeds)), where)
+            table.add_row(*map(Text, cells))
         refused = reasons((trial, trial.refused) for trial in self.trials)
         return Group(table, *(Text(f"out of reach: {line}", "yellow") for line in refused))
 
     def to_json(self) -> dict[str, Any]:
         """The plan for a program."""
         refused = [
-            {"family": t.family.name, "panel": t.family.panel, "budget": t.budget, "reason": t.refused}
+            {"family": t.family.label, "panel": t.family.panel, "budget": t.budget, "reason": t.refused}
             for t in self.trials
             if t.refused
         ]
@@ -130,7 +137,7 @@ def plan(
     Raises UserError for a name, a parameter or a setting that cannot be, before anything is loaded, and for a sweep of
     which the model can do nothing.
     """
-    asked = [method.label for several in methods(sweep).values() for method in several]
+    asked = [method.label for trial in methods(sweep) for method in trial.methods]
     output = output or sweep.output or Path("runs/sweep")
     shared = {"tasks": list(sweep.tasks), "limit": sweep.limit, "keep_images": 0, **sweep.run}
     given = {**shared, **{key: value for key, value in options.items() if value is not None}}
@@ -178,7 +185,7 @@ def questions(benchmark: Benchmark, run: RunConfig) -> int:
 
 def _dealt(every: Sequence[Trial], shard: Shard) -> list[Any]:
     """A shard's methods, dealt out budget by budget, so that shares take equally long; not the upper bound."""
-    by_budget = sorted((trial for trial in every if trial.refused is None), key=lambda trial: -trial.budget)
+    by_budget = sorted((trial for trial in every if trial.refused is None), key=lambda trial: -(trial.budget or 0))
     found = {method.label: method for trial in by_budget for method in trial.methods if method.label != UPPER_BOUND}
     return list(found.values())[shard.number - 1 :: shard.of]
 

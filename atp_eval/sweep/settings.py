@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,14 +17,16 @@ from atp_eval.paths import data_folder
 Role = Literal["method", "random", "oracle", "background"]
 Budget = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Value = int | float | str
 
 
 class Family(BaseModel):
-    """A method at several budgets.
+    """A method at several budgets, or at every point of a grid.
 
     name: as tables and figures show it. spec: without a budget (`random:layer=0`). panel: families of a panel are drawn
-    together and held against its random control. seeds: one run with each, which the table averages. budgets: where
-    they are not the sweep's. role: controls are drawn as guides.
+    together and held against its random control. grid: values of further parameters (`{layer: [1, 2], keep: [288]}`);
+    every combination is asked. seeds: one run with each, which the table averages. budgets: where they are not the
+    sweep's. role: controls are drawn as guides.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,35 +34,51 @@ class Family(BaseModel):
     name: str = Field(min_length=1)
     spec: str = Field(min_length=1)
     panel: str = ""
+    grid: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = {}
     seeds: tuple[Seed, ...] = ()
     budgets: tuple[Budget, ...] | None = None
     role: Role = "method"
 
     @property
-    def title(self) -> str:
-        """Its name, with its panel where there is one."""
-        return f"{self.name} ({self.panel})" if self.panel else self.name
+    def label(self) -> str:
+        """Its name, with the parameters that tell it from others of the same grid."""
+        point = "".join(f", {key} {values[0]}" for key, values in self.grid.items() if len(values) == 1)
+        return f"{self.name}{point}"
 
-    def at(self, budget: int) -> tuple[str, ...]:
-        """Its specs at a budget, one a seed: `random@144:layer=0,seed=3`. Raises UserError that names the family."""
+    @property
+    def title(self) -> str:
+        """Its label, with its panel where there is one."""
+        return f"{self.label} ({self.panel})" if self.panel else self.label
+
+    def points(self) -> tuple[Family, ...]:
+        """A family for each combination of its grid, in order, the last parameter changing fastest."""
+        every = product(*([(key, value) for value in values] for key, values in self.grid.items()))
+        return tuple(self.model_copy(update={"grid": {key: (value,) for key, value in one}}) for one in every)
+
+    def at(self, budget: int | None) -> tuple[str, ...]:
+        """The specs of a single point at a budget (None: without one), one a seed: `random@144:layer=0,seed=3`. Raises
+        UserError that names the family."""
         name, _, tail = self.spec.partition(":")
         if "@" in name:
             raise UserError(f"family {self.name!r}: spec {self.spec!r} names a budget; leave it to `budgets`")
-        parts = [tail] if tail else []
+        parts = [*([tail] if tail else []), *(f"{key}={values[0]}" for key, values in self.grid.items())]
         every = [[*parts, f"seed={seed}"] for seed in self.seeds] or [parts]
-        return tuple(f"{name.strip()}@{budget}{':' if some else ''}{','.join(some)}" for some in every)
+        head = name.strip() if budget is None else f"{name.strip()}@{budget}"
+        return tuple(f"{head}{':' if some else ''}{','.join(some)}" for some in every)
 
 
 class Sweep(BaseModel):
-    """A sweep file. budgets: average visual tokens at the inputs of the decoder's layers. output: the folder of answers
-    and tables, runs/NAME if it is not given. run: more settings of the run that answers (`RunConfig`). note: what a
-    reader has to know."""
+    """A sweep file. figure: `budgets`, scores against average tokens, or `layers`, scores against the layer before
+    which tokens are pruned once. budgets: average visual tokens at the inputs of the decoder's layers; none for
+    `layers`, whose families name counts in their grids. output: the folder of answers and tables, runs/NAME if it is
+    not given. run: more settings of the run that answers (`RunConfig`). note: what a reader has to know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     families: tuple[Family, ...] = Field(min_length=1)
-    budgets: tuple[Budget, ...] = Field(min_length=1)
+    figure: Literal["budgets", "layers"] = "budgets"
+    budgets: tuple[Budget, ...] = ()
     model: str = "tiny"
     tasks: tuple[str, ...] = Field(default=tuple(DEFAULT_TASKS), min_length=1)
     limit: int | None = Field(default=None, ge=1)
@@ -76,7 +95,20 @@ class Sweep(BaseModel):
                     where = f" in panel {family.panel!r}" if family.panel else ""
                     raise ValueError(f"two families have the {what[0]} {what[1]!r}{where}; only one may")
                 seen.add((family.panel, *what))  # type: ignore[arg-type]
+            if "seed" in family.grid:
+                raise ValueError(f"family {family.name!r}: write seeds: [0, 1, ...], which are averaged, not grid.seed")
+            if self.figure == "layers" and (self.budgets or family.budgets):
+                raise ValueError("figure: layers has no budgets; its families name counts, such as grid: {keep: [288]}")
+            if self.figure == "budgets" and not (self.budgets or family.budgets):
+                raise ValueError("budgets is missing; name average tokens, such as budgets: [144, 88]")
+            if self.figure == "budgets" and family.role != "method" and family.grid:
+                raise ValueError(f"family {family.name!r} is a control at each budget: it can have no grid")
         return self
+
+    @property
+    def points(self) -> tuple[Family, ...]:
+        """The families, those with a grid once for each of its points."""
+        return tuple(point for family in self.families for point in family.points())
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -90,10 +122,11 @@ class Sweep(BaseModel):
 
 
 class Trial(NamedTuple):
-    """A family at a budget. methods: one a seed, solved where the model can. refused: why it cannot, else None."""
+    """A family's point at a budget, or without one. methods: one a seed, solved where the model can. refused: why it
+    cannot, else None."""
 
     family: Family
-    budget: int
+    budget: int | None
     methods: tuple[Method, ...]
     refused: str | None = None
 
@@ -117,29 +150,30 @@ def sweeps() -> dict[str, Path]:
     return {path.stem: path for path in sorted((data_folder("configs") / "sweeps").glob("*.yaml"))}
 
 
-def methods(sweep: Sweep) -> dict[tuple[Family, int], tuple[Method, ...]]:
-    """The methods of every family at its budgets, one a seed, budgets falling.
+def methods(sweep: Sweep) -> tuple[Trial, ...]:
+    """Every point of every family at its budgets, falling, before any model is known: nothing is solved.
 
     Raises UserError that names the family for a name or a parameter that there is not.
     """
-    found = {}
-    for family in sweep.families:
-        for budget in sorted(set(family.budgets or sweep.budgets), reverse=True):
+    found = []
+    for family in sweep.points:
+        budgets = sorted(set(family.budgets or sweep.budgets), reverse=True)
+        for budget in (*budgets,) or (None,):
             specs = family.at(budget)
             try:
-                found[family, budget] = tuple(get_method(spec) for spec in specs)
+                found.append(Trial(family, budget, tuple(get_method(spec) for spec in specs)))
             except UserError as error:
                 raise UserError(f"family {family.name!r}: {error}") from None
-    return found
+    return tuple(found)
 
 
 def trials(sweep: Sweep, geometry: Geometry) -> tuple[Trial, ...]:
-    """Every family at every budget; those that a model of this shape cannot do say why."""
-    return tuple(_trial(family, budget, several, geometry) for (family, budget), several in methods(sweep).items())
+    """The same, solved; those that a model of this shape cannot do say why."""
+    return tuple(_solved(trial, geometry) for trial in methods(sweep))
 
 
-def _trial(family: Family, budget: int, several: tuple[Method, ...], geometry: Geometry) -> Trial:
+def _solved(trial: Trial, geometry: Geometry) -> Trial:
     try:
-        return Trial(family, budget, tuple(method.solve(geometry) for method in several))
+        return trial._replace(methods=tuple(method.solve(geometry) for method in trial.methods))
     except UserError as error:
-        return Trial(family, budget, several, str(error))
+        return trial._replace(refused=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from atp_eval.analysis.significance import Interval
 from atp_eval.sweep.settings import Trial
-from atp_eval.sweep.table import TOLERANCE, Line, Table
+from atp_eval.sweep.table import TOLERANCE, Answered, Line, Table
 
 OFF = "†"
 Cell = Callable[[Line], tuple[str, ...]]  # what a cell says, in one line or several
@@ -20,12 +21,12 @@ Cell = Callable[[Line], tuple[str, ...]]  # what a cell says, in one line or sev
 
 def retention(line: Line) -> tuple[str, ...]:
     """The retention and its interval, marked where the tokens miss the budget."""
-    return _interval(line.retention, mark=OFF if line.off else "")
+    return interval_words(line.retention, mark=OFF if line.off else "")
 
 
 def difference(line: Line) -> tuple[str, ...]:
     """The difference to random tokens and its interval."""
-    return _interval(line.difference, "+", OFF if line.off else "") if line.difference else ()
+    return interval_words(line.difference, "+", OFF if line.off else "") if line.difference else ()
 
 
 def tokens(line: Line) -> tuple[str, ...]:
@@ -52,7 +53,7 @@ def to_markdown(table: Table) -> str:
             parts += [f"{title}:", markdown(header, [[" ".join(one) for one in row] for row in rows])]
     if why := _why(table):
         parts += ["Without figures:", "\n".join(f"- {line}" for line in why)]
-    return "\n\n".join([*parts, answering(table)]) + "\n"
+    return "\n\n".join([*parts, answering(table.runs)]) + "\n"
 
 
 def to_rich(table: Table) -> Group:
@@ -65,10 +66,10 @@ def to_rich(table: Table) -> Group:
             for number, name in enumerate(header):
                 shown.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
             for first, *cells in rows:
-                shown.add_row(Text(*first), *(Text("\n".join(_narrow(cell))) for cell in cells))
+                shown.add_row(Text(*first), *(Text("\n".join(narrow(cell))) for cell in cells))
             parts += ["", Text(f"{panel}: {title[0].lower()}{title[1:]}" if panel else title, "bold"), shown]
     parts += [Text(line, "yellow") for line in _why(table)]
-    return Group(*parts, Text(f"{caption(table)} {answering(table)}", "dim"))
+    return Group(*parts, Text(f"{caption(table)} {answering(table.runs)}", "dim"))
 
 
 def to_rows(table: Table) -> list[dict[str, Any]]:
@@ -92,11 +93,11 @@ def to_rows(table: Table) -> list[dict[str, Any]]:
 def sheet(table: Table, panel: str, cell: Cell) -> tuple[list[str], list[list[tuple[str, ...]]]]:
     """A panel's families by budgets, without those whose figures it leaves out."""
     rows = []
-    for family in (family for family in table.sweep.families if family.panel == panel):
+    for family in (family for family in table.sweep.points if family.panel == panel):
         found = [table.at(family, budget) for budget in table.sweep.columns]
         there = [line for line in found if line and not line.missing]
         if not there or any(cell(line) for line in there):
-            rows.append([(family.name,), *(() if line is None else _absent(line) or cell(line) for line in found)])
+            rows.append([(family.label,), *(() if line is None else _absent(line) or cell(line) for line in found)])
     return ["", *map(str, table.sweep.columns)], rows
 
 
@@ -107,13 +108,14 @@ def reasons(missing: Iterable[tuple[Trial, str | None]]) -> list[str]:
         if why:
             name = trial.methods[0].name
             why = why.replace(f"{name}@{trial.budget}", "@…").replace(f"{name}@", "@")
-            found.setdefault(why, {}).setdefault(trial.family.title, []).append(str(trial.budget))
+            budgets = found.setdefault(why, {}).setdefault(trial.family.title, [])
+            budgets += [] if trial.budget is None else [str(trial.budget)]
     lines = []
     for why, families in found.items():
         alike: dict[str, list[str]] = {}
         for title, budgets in families.items():
             alike.setdefault(", ".join(budgets), []).append(title)
-        where = (f"{', '.join(titles)} at {budgets}" for budgets, titles in alike.items())
+        where = (f"{', '.join(titles)}{f' at {at}' if at else ''}" for at, titles in alike.items())
         lines.append(f"{'; '.join(where)}: {why}")
     return lines
 
@@ -138,9 +140,9 @@ def caption(table: Table) -> str:
     return " ".join(" ".join(part.split()) for part in said if part)
 
 
-def answering(table: Table) -> str:
+def answering(runs: Sequence[Answered]) -> str:
     """How long it took, and on what."""
-    each = (f"{run.seconds / 60:,.0f} minutes on {run.device} ({run.name})" for run in table.runs)
+    each = (f"{run.seconds / 60:,.0f} minutes on {run.device} ({run.name})" for run in runs)
     return f"Answering took {', '.join(each)}."
 
 
@@ -161,12 +163,15 @@ def _absent(line: Line) -> tuple[str, ...]:
     return ("out of", "reach") if line.trial.refused else ("not", "finished")
 
 
-def _interval(interval: Interval, sign: str = "", mark: str = "") -> tuple[str, ...]:
-    if not interval.bounded:
+def interval_words(interval: Interval, sign: str = "", mark: str = "") -> tuple[str, ...]:
+    """A value and its interval, where it has one."""
+    if not math.isfinite(interval.value):
         return ("–",)
+    if not interval.bounded:
+        return (f"{interval.value:{sign}.1f}{mark}",)
     return f"{interval.value:{sign}.1f}{mark}", f"[{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"
 
 
-def _narrow(cell: tuple[str, ...]) -> tuple[str, ...]:
+def narrow(cell: tuple[str, ...]) -> tuple[str, ...]:
     """An interval without what a terminal has no room for: `[79.7, 84.7]` as 79.7…84.7."""
     return tuple(part.strip("[]").replace(", ", "…") if part.startswith("[") else part for part in cell)

@@ -74,9 +74,11 @@ class Processes:
         return Ended(place, died=died or _cause(seat.process.exitcode))
 
     def close(self) -> None:
-        """End all processes."""
-        for seat in self._seats.values():
-            seat.process.terminate()
+        """End all processes; those that have nothing to do end by themselves when nobody is there any more."""
+        for place, seat in self._seats.items():
+            seat.pipe.close()
+            if place in self._busy:
+                seat.process.terminate()
         for seat in self._seats.values():
             _end(seat)
         self._seats.clear()

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +15,9 @@ from PIL import Image
 
 from atp_eval.analysis.significance import Interval
 from atp_eval.cost import Geometry
+from atp_eval.plotting import drawn, write_chart
 from atp_eval.sweep import Family, Line, Sweep, Table
-from atp_eval.sweep.figure import curves, draw, plot, spread
+from atp_eval.sweep.figure import chart, curves, spread
 from atp_eval.sweep.settings import trials
 
 FAMILIES = (
@@ -28,6 +28,11 @@ FAMILIES = (
     Family(name="FastV <&> $x", spec="fastv", panel="inside the LLM"),
     Family(name="uniform grid", spec="grid", panel="inside the LLM"),
 )
+
+
+def draw(table: Table, where: Path) -> None:
+    """The figure's files."""
+    write_chart(chart(table, where.name), where.parent, ("png", "svg"))
 
 
 def table_of(families: tuple[Family, ...] = FAMILIES, **changes: object) -> Table:
@@ -47,7 +52,7 @@ def table_of(families: tuple[Family, ...] = FAMILIES, **changes: object) -> Tabl
 
 def test_files_are_written_and_hold_every_name(tmp_path: Path) -> None:
     draw(table_of(), tmp_path / "small")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.png", "small.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.csv", "small.png", "small.svg"]
     text = (tmp_path / "small.svg").read_text()
     said = {re.sub(r"\s+", " ", found) for found in re.findall(r"<text[^>]*>(.*?)</text>", text, re.DOTALL)}
     names = {"DivPrune", "uniform grid", "random", "oracle", "FastV &lt;&amp;&gt; $x", "upper bound"}
@@ -83,15 +88,14 @@ def test_a_name_looks_alike_in_all_panels_and_unlike_its_neighbours() -> None:
 
 
 def test_bars_and_bands_are_the_intervals() -> None:
-    figure = plot(table_of())
-    before = figure.axes[0]
-    found = [[path.vertices[:, 1] for path in one.get_paths()] for one in before.collections]
-    ends = [{round(float(y)) for path in paths for y in path} for paths in found]
-    assert ends[:2] == [{88, 93}, {87, 92}]  # DivPrune and the grid: 90 and 89, less 2 and plus 3
-    assert {83, 93} <= ends[2] <= {83, 88, 93}  # random: 88, less and plus 5
-    assert [tick.get_text() for tick in before.get_xticklabels()] == ["144", "36"]
-    assert before.get_xlim()[0] > before.get_xlim()[1]  # tokens fall to the right
-    plt.close(figure)
+    with drawn(chart(table_of(), "small")) as figure:
+        before = figure.axes[0]
+        found = [[path.vertices[:, 1] for path in one.get_paths()] for one in before.collections]
+        ends = [{round(float(y)) for path in paths for y in path} for paths in found]
+        assert ends[:2] == [{88, 93}, {87, 92}]  # DivPrune and the grid: 90 and 89, less 2 and plus 3
+        assert {83, 93} <= ends[2] <= {83, 88, 93}  # random: 88, less and plus 5
+        assert [tick.get_text() for tick in before.get_xticklabels()] == ["144", "36"]
+        assert before.get_xlim()[0] > before.get_xlim()[1]  # tokens fall to the right
 
 
 @pytest.mark.parametrize("families", [FAMILIES[:1], FAMILIES[4:5], FAMILIES[2:3]])

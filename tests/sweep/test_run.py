@@ -94,7 +94,7 @@ def test_it_answers_and_writes_table_and_figure(finished: Path, capsys: pytest.C
     assert sorted(run.manifest.methods) == sorted([*HERE, *DRAWN])
     assert len(run.results()) == 8 * 2
     endings = sorted(path.suffix for path in finished.glob("mine-2.*"))
-    assert endings == [".csv", ".json", ".md", ".png", ".svg"]
+    assert endings == [".csv", ".json", ".md", ".pdf", ".png", ".svg"]
     rows = json.loads((finished / "mine-2.json").read_text())["rows"]
     assert [(row["family"], row["budget"], row["tokens"]) for row in rows] == [
         *[("grid", 18, 18), ("grid", 9, 9), ("random", 18, 18), ("random", 9, 9)],

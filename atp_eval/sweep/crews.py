@@ -1,0 +1,63 @@
+"""Which workers a sweep gets: processes or actors of a Ray cluster, one a GPU, or sharing the processor's cores."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from atp_eval.config import RunConfig
+from atp_eval.errors import UserError
+from atp_eval.sweep.units import AnswerUnit
+from atp_eval.workers import Crew, Processes
+
+Where = Literal["local", "auto"]
+
+
+def processes(run: RunConfig, workers: int) -> Crew:
+    """So many processes of this machine. Raises UserError for more than there are GPUs, if those are used."""
+    import torch
+
+    gpus = torch.cuda.device_count() if run.device in ("auto", "cuda") else 0
+    if gpus:
+        check_gpus(workers, gpus)
+        return Processes([AnswerUnit(f"cuda:{i}") for i in range(workers)])
+    check_device(run, workers)
+    return Processes([AnswerUnit(threads=share(cores(), workers)) for _ in range(workers)])
+
+
+def actors(run: RunConfig, where: Where, workers: int | None) -> Crew:
+    """So many actors of a Ray cluster; by default one a GPU, or without GPUs one a core. Raises UserError as
+    `processes` does, and where there is no Ray or no cluster."""
+    from atp_eval.workers.on_ray import Actors, connect
+
+    has = connect(where)
+    gpus = has.gpus if run.device in ("auto", "cuda") else 0
+    count = workers or gpus or max(1, has.cpus)
+    if gpus:
+        check_gpus(count, gpus)
+        return Actors([AnswerUnit("cuda")] * count, cpus=1, gpus=1)  # Ray shows an actor its own GPU only
+    check_device(run, count)
+    threads = share(has.cpus, count)
+    return Actors([AnswerUnit(threads=threads)] * count, cpus=min(threads, has.cpus) if count <= has.cpus else 0)
+
+
+def check_gpus(workers: int, gpus: int) -> None:
+    """Raise UserError for two models on one GPU."""
+    if workers > gpus:
+        raise UserError(f"--workers {workers}: there are {gpus} GPUs, for a model each; --workers {gpus} uses all")
+
+
+def check_device(run: RunConfig, workers: int) -> None:
+    """Raise UserError where several workers would share what `--device` names."""
+    if workers > 1 and run.device not in ("auto", "cpu"):
+        raise UserError(f"--device {run.device} with {workers} workers: they cannot share it; write --device auto")
+
+
+def share(cores: int, workers: int) -> int:
+    """Threads of each of so many workers on so many cores."""
+    return max(1, cores // workers)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

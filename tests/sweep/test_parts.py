@@ -1,0 +1,94 @@
+"""Cells on their way between a run folder and its parts: none is lost, doubled or mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from synthetic import FakeMethod, plain_picture, write_run
+
+from atp_eval.errors import UserError
+from atp_eval.records import IMAGES, RESULT, SAMPLES, read_run, slug
+from atp_eval.sweep import parts
+from atp_eval.sweep.parts import PARTS, gather, lend, take_back
+
+METHODS = {"upper_bound": FakeMethod(0.9), "grid@144:layer=0": FakeMethod(0.5), "fastv@144": FakeMethod(0.6)}
+CELLS = [(method, "gqa") for method in METHODS]
+
+
+def answered(path: Path, methods: list[str], **options: object) -> Path:
+    """A run folder of some methods on gqa and pope."""
+    some = {name: METHODS[name] for name in methods}
+    write_run(path, methods=some, benchmarks=("gqa", "pope"), documents=4, **options)  # type: ignore[arg-type]
+    return path
+
+
+def found(run: Path) -> dict[str, str]:
+    """The recorded answers of each cell of a folder, by its path."""
+    return {str(path.parent.relative_to(run)): path.read_text() for path in sorted(run.glob(f"[!.]*/*/{SAMPLES}"))}
+
+
+def test_cells_go_to_a_part_and_come_back(tmp_path: Path) -> None:
+    run = answered(tmp_path / "run", list(METHODS))
+    before, manifest = found(run), (run / "run.json").read_text()
+    part = lend(run, "gqa-1", CELLS[1:])
+    assert set(found(part)) == {"grid@144_layer-0/gqa", "fastv@144/gqa"}
+    assert {**found(part), **found(run)} == before
+    assert not found(part).keys() & found(run).keys()
+    gather(run)
+    assert found(run) == before
+    assert (run / "run.json").read_text() == manifest
+    assert not (run / PARTS).exists()
+
+
+def test_a_run_folder_is_made_of_its_parts(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lend(run, "b", CELLS)
+    answered(run / PARTS / "a", ["fastv@144"])
+    answered(run / PARTS / "b", ["grid@144:layer=0", "upper_bound"], keep_images=2, pictures=plain_picture)
+    gather(run)
+    opened = read_run(run)
+    assert {(r.method, r.benchmark) for r in opened.results()} == {(m, b) for m in METHODS for b in ("gqa", "pope")}
+    assert sorted(path.name for path in (run / IMAGES).iterdir()) == ["gqa-0.webp", "pope-0.webp"]
+    assert len(opened.samples()) == 3 * 2 * 4
+
+
+@pytest.mark.parametrize("finished", ["run", "part"])
+def test_of_two_the_finished_cell_stays(tmp_path: Path, finished: str) -> None:
+    run = answered(tmp_path / "run", ["fastv@144"])
+    part = answered(run / PARTS / "p", ["fastv@144"], seed=1)
+    (({"run": part, "part": run}[finished]) / "fastv@144" / "gqa" / RESULT).unlink()
+    kept = found({"run": run, "part": part}[finished])["fastv@144/gqa"]
+    take_back(run, part)
+    assert found(run)["fastv@144/gqa"] == kept
+    assert (run / "fastv@144" / "gqa" / RESULT).exists()
+
+
+def test_of_two_unfinished_cells_the_one_with_more_answers_stays(tmp_path: Path) -> None:
+    run = answered(tmp_path / "run", ["fastv@144"])
+    part = answered(run / PARTS / "p", ["fastv@144"], seed=1)
+    for folder in (run, part):
+        (folder / "fastv@144" / "gqa" / RESULT).unlink()
+    samples = run / "fastv@144" / "gqa" / SAMPLES
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:2]))
+    whole = found(part)["fastv@144/gqa"]
+    take_back(run, part)
+    assert found(run)["fastv@144/gqa"] == whole
+
+
+def test_a_part_that_is_being_written_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PATIENCE", 0.1)
+    run = answered(tmp_path / "run", ["upper_bound"])
+    part = answered(run / PARTS / "p", ["fastv@144"])
+    (part / ".owner").write_text("4242")
+    with FileLock(part / ".lock"), pytest.raises(UserError, match="in use by process 4242"):
+        gather(run)
+    assert found(part) and slug("fastv@144") not in str(found(run))
+
+
+def test_a_part_in_which_nothing_was_answered_leaves_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lend(run, "gqa-1", CELLS)
+    gather(run)
+    assert list(run.iterdir()) == []
