@@ -12,7 +12,7 @@ a limit), not with samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple
@@ -22,6 +22,7 @@ import pandas as pd
 
 from atp_eval.analysis.aggregation import Sums
 from atp_eval.analysis.cells import Shape, place, shape_of, side_by_side
+from atp_eval.analysis.keepmap import TABLE_ONLY, KeepMap
 from atp_eval.analysis.question_sums import intervals, ratio
 from atp_eval.analysis.reading import Entry, benchmarks_of
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval
@@ -90,7 +91,7 @@ class Agreement:
     """Of pruning methods; the unpruned model keeps everything and is not among them.
 
     groups: labels that are compared with each other. pictures: how many there are. asked_row, asked_column: mean place
-    of the cells that questions are about, as in Place; None where nobody knows them.
+    of the cells that questions are about, as in Place; None where nobody knows them. maps: where cells stay.
     """
 
     shape: Shape
@@ -100,6 +101,7 @@ class Agreement:
     places: tuple[Place, ...]
     asked_row: Interval | None
     asked_column: Interval | None
+    maps: tuple[KeepMap, ...] = field(default=(), metadata=TABLE_ONLY)
 
     def overlap(self, first: str, second: str) -> Overlap | None:
         """Of two methods in any order; None where no sample tells."""
@@ -174,6 +176,7 @@ def measure_agreement(
         places=tuple(places),
         asked_row=row if tally.asked.samples else None,
         asked_column=column if tally.asked.samples else None,
+        maps=tuple(m for label, counts in tally.maps.items() if (m := counts.map(label))),
     )
 
 

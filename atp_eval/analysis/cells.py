@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from atp_eval.analysis.traces import Words, as_words, read_traces
 from atp_eval.records import ASKED_GRID
 
+BLOCK = 256  # masks that are spread out to bits at a time: they stay in a processor's cache
+
 
 class Shape(NamedTuple):
     """Decoder layers of the LLM, and rows and columns of the visual grid."""
@@ -83,27 +85,14 @@ def asked_words(texts: pd.Series[str], shape: Shape) -> tuple[NDArray[np.bool_],
     return known, as_words(packed)
 
 
-class CellSums:
-    """Sums of weights over kept cells: a table of what each byte of a mask adds, looked up rather than unpacked.
-
-    weights: [cells, K].
-    """
-
-    def __init__(self, weights: NDArray[np.float64]) -> None:
-        cells, columns = weights.shape
-        self.bytes = -(-cells // 8)
-        padded = np.zeros((self.bytes * 8, columns))
-        padded[:cells] = weights
-        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # (256, 8), first cell first
-        self.table = np.einsum("vb,jbk->jvk", bits, padded.reshape(self.bytes, 8, columns))
-
-    def __call__(self, words: Words) -> NDArray[np.float64]:
-        """[..., W] -> [..., K]"""
-        packed = np.ascontiguousarray(words).view(np.uint8)
-        total = np.zeros((*words.shape[:-1], self.table.shape[-1]))
-        for j in range(self.bytes):
-            total += self.table[j][packed[..., j]]
-        return total
+def cell_sums(words: Words, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[..., W] masks and [cells, K] weights -> [..., K]: sums over kept cells, exact where weights are whole."""
+    masks = np.ascontiguousarray(words).reshape(-1, words.shape[-1]).view(np.uint8)
+    found = np.empty((len(masks), weights.shape[1]))
+    for start in range(0, len(masks), BLOCK):
+        bits = np.unpackbits(masks[start : start + BLOCK], axis=-1, count=len(weights))
+        found[start : start + BLOCK] = bits.astype(np.float32) @ weights
+    return found.reshape(*words.shape[:-1], -1)
 
 
 def side_by_side(pieces: Mapping[str, Iterable[pd.DataFrame]]) -> Iterator[dict[str, pd.DataFrame]]:

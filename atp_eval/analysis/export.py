@@ -14,6 +14,8 @@ import pandas as pd
 
 from atp_eval.analysis.agreement import Agreement
 from atp_eval.analysis.comparisons import Tested
+from atp_eval.analysis.histograms import tokens_frame
+from atp_eval.analysis.keepmap import keep_frame
 from atp_eval.analysis.latex import latex_table
 from atp_eval.analysis.markdown import markdown
 from atp_eval.analysis.significance import Interval
@@ -23,6 +25,7 @@ from atp_eval.writer import write_atomically
 
 CONTRASTS, METRICS = "contrasts.csv", "metrics.csv"
 FAIRNESS, ADAPTIVITY, AGREEMENT = "fairness.csv", "adaptivity.csv", "agreement.csv"
+TOKENS, KEEP_RATE = "tokens.csv", "keep_rate.csv"
 NAMES = ("summary.json", "comparison.md", "comparison.csv", "comparison.parquet", "comparison.tex")
 
 
@@ -30,8 +33,9 @@ def write_summary(
     summary: Summary, folder: Path, *, protocol: str = "", besides: Mapping[str, pd.DataFrame] | None = None
 ) -> list[Path]:
     """Write NAMES into a folder, CONTRASTS where several methods have a retention, METRICS where a benchmark has others
-    than its own, FAIRNESS where tokens are known, ADAPTIVITY where some method's counts vary between samples, and
-    AGREEMENT where some method prunes; their paths. A file of before that has no rows now is deleted.
+    than its own, FAIRNESS and TOKENS where tokens are known, ADAPTIVITY where some method's counts vary between
+    samples, AGREEMENT and KEEP_RATE where some method prunes; their paths. A file of before that has no rows now is
+    deleted.
 
     protocol: a sentence for LaTeX's caption. besides: more tables by the CSV files' names.
     """
@@ -49,6 +53,8 @@ def write_summary(
         FAIRNESS: fairness_frame(summary),
         ADAPTIVITY: adaptivity_frame(summary),
         AGREEMENT: agreement_frame(summary.agreement),
+        TOKENS: tokens_frame(summary.token_use),
+        KEEP_RATE: keep_frame(summary.agreement.maps if summary.agreement else ()),
         **(besides or {}),
     }
     for name, table in more.items():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from atp_eval.analysis.tokens import Entering
 
 BINS = 24
-DECILES = np.linspace(0, 1, 11)
+DECILES = np.arange(11) / 10
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,20 @@ def histogram(values: NDArray[np.float64]) -> Histogram:
     shares = np.histogram(values, edges)[0] / len(values)
     deciles = np.quantile(values, DECILES, method="inverted_cdf")
     return Histogram(float(values.mean()), *(tuple(column.tolist()) for column in (deciles, edges, shares)))
+
+
+def tokens_frame(found: Sequence[TokenUse]) -> pd.DataFrame:
+    """One row a method, prune point (none: the average over layer inputs) and group of questions, with its mean; of all
+    questions together ("all") the deciles as well."""
+    rows: list[dict[str, object]] = []
+    for use in found:
+        for layer, told in [(None, use.question), *zip(use.layers, use.points, strict=True)]:
+            where = {"method": use.label, "benchmark": "all", "category": None, "first_layer": layer}
+            deciles = {f"q{round(100 * q):02d}": value for q, value in zip(DECILES, told.deciles, strict=True)}
+            questions = sum(a.questions for a in use.averages if not a.category)
+            rows.append({**where, "questions": questions, "tokens": told.mean, **deciles})
+        for a in use.averages:
+            for layer, tokens in [(None, a.tokens), *zip(use.layers, a.points, strict=True)]:
+                where = {"method": use.label, "benchmark": a.benchmark, "category": a.category or None}
+                rows.append({**where, "first_layer": layer, "questions": a.questions, "tokens": tokens})
+    return pd.DataFrame(rows).astype({"first_layer": "Int64"} if rows else {})

@@ -163,9 +163,9 @@ def measure(
     for e in present:
         frame = frames[e.label] = e.rows(row.name, columns)
         # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
-        found = entering(read_traces(frame.pop("trace")))
-        asked[e.label] = prompts(found, frame["prompt_tokens"], model_sizes(e.run.manifest))
-        tokens[e.label] = Asked(found, frame["category"]) if found else None
+        counts = entering(read_traces(frame.pop("trace")))
+        asked[e.label] = prompts(counts, frame["prompt_tokens"], model_sizes(e.run.manifest))
+        tokens[e.label] = Asked(counts, frame["category"]) if counts else None
     found = {e.label: reference_of(e, present) for e in present}
     references = {label: reference.label if reference else None for label, reference in found.items()}
     kept = retain(

@@ -159,7 +159,7 @@ class Summary:
 def plain(value: Any) -> Any:
     """Dataclasses, named tuples and arrays as dictionaries and lists, NaN and infinities as None."""
     if is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.metadata.get("json", True)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {name: plain(v) for name, v in zip(value._fields, value, strict=True)}
     if isinstance(value, dict):

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import gammaln
 
-from atp_eval.analysis.cells import CellSums, Kept, Shape, asked_words, place, read_kept
+from atp_eval.analysis.cells import Kept, Shape, asked_words, cell_sums, place, read_kept
+from atp_eval.analysis.keepmap import KeepCounts
 from atp_eval.analysis.question_sums import MOST_CLUSTERS, ratio
-from atp_eval.analysis.traces import count
+from atp_eval.analysis.traces import Words, count
 
 Vector = NDArray[np.float64]
 
@@ -80,7 +81,7 @@ class Tally:
     pairs: of methods that are compared, their Jaccard index, how much more it is than by chance, and samples. places:
     of methods, mean row and column, share of all cells, and samples. recalls: share of the cells asked about, how much
     more it is than of all cells, and samples. asked: mean row and column of the cells asked about, and samples.
-    merged: methods with tokens that stand for no cell. codes: of pictures.
+    merged: methods with tokens that stand for no cell. maps: where methods' cells stay. codes: of pictures.
     """
 
     def __init__(self, shape: Shape, groups: Sequence[Sequence[str]]) -> None:
@@ -93,8 +94,7 @@ class Tally:
         self.merged: set[str] = set()
         self.codes: dict[str, int] = {}
         self.chance = ByChance(shape.cells)
-        row, column = np.divmod(np.arange(shape.cells), shape.cols)
-        self.where = CellSums(np.stack([unit(row, shape.rows), unit(column, shape.cols)], axis=1))
+        self.maps = {label: KeepCounts(shape) for label in self.places}
 
     @property
     def clusters(self) -> int:
@@ -111,14 +111,15 @@ class Tally:
         known, asked = asked_words(rows["asked_map"], self.shape)
         wanted = count(asked)
         known &= wanted > 0
-        places = ratio(self.where(asked), wanted[:, None])[:, None]
+        places = self._middle(asked, wanted)[:, None]
         self.asked.add((0,), with_count(places, known[:, None, None]), by_cluster)
         kept = {label: read_kept(f["trace"].reindex(rows.index), self.shape) for label, f in frames.items()}
         sizes = {label: count(k.words) for label, k in kept.items()}
         for label, k in kept.items():
             self.merged |= {label} if k.merged else set()
+            self.maps[label].add(k)
             there = (k.known[:, None] & (sizes[label] > 0))[..., None]
-            means, share = ratio(self.where(k.words), sizes[label][..., None]), sizes[label] / self.shape.cells
+            means, share = self._middle(k.words, sizes[label]), sizes[label] / self.shape.cells
             values = np.concatenate([means, share[..., None]], axis=-1)
             self.places[label].add(k.starts, with_count(values, there), by_cluster)
             recall = ratio(count(k.words & asked[:, None]), wanted[:, None])
@@ -140,17 +141,19 @@ class Tally:
         values = np.stack([jaccard, jaccard - self.chance(*sizes)], axis=-1)
         return starts, with_count(values, there[..., None])
 
+    def _middle(self, words: Words, sizes: NDArray[np.int64]) -> Vector:
+        """[..., W] -> [..., 2]: mean row and column in [0, 1], 0.5 where there is only one; NaN of no cells."""
+        row_and_column = np.stack(np.divmod(np.arange(self.shape.cells), self.shape.cols), axis=1)
+        means = ratio(cell_sums(words, row_and_column.astype(np.float32)), sizes[..., None])
+        last = np.array([self.shape.rows, self.shape.cols]) - 1
+        return np.where(last > 0, means / np.maximum(last, 1), means + 0.5)
+
     def _clusters(self, benchmark: str, images: pd.Series[str]) -> sparse.csr_array:
         """[clusters, n]: which picture each document shows; one without stands alone."""
         names = [i if isinstance(i, str) else f"{benchmark}/{doc}" for doc, i in zip(images.index, images, strict=True)]
         codes = [self.codes.setdefault(name, len(self.codes)) % MOST_CLUSTERS for name in names]
         shape = (self.clusters, len(codes))
         return sparse.coo_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=shape).tocsr()
-
-
-def unit(index: NDArray[np.int64], size: int) -> Vector:
-    """0 .. size - 1 as places in [0, 1]; the middle where there is one only."""
-    return index / (size - 1) if size > 1 else np.full(len(index), 0.5)
 
 
 def with_count(values: Vector, there: NDArray[np.bool_]) -> Vector:

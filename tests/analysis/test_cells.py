@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atp_eval.analysis.cells import CellSums, Shape, asked_words, read_kept, shape_of, side_by_side
+from atp_eval.analysis.cells import BLOCK, Shape, asked_words, cell_sums, read_kept, shape_of, side_by_side
 from atp_eval.analysis.traces import as_words, count
 from atp_eval.records import asked_text
 from atp_eval.trace import KeepTrace, Stage
@@ -42,13 +42,18 @@ def test_all_bits_and_none() -> None:
     assert count(np.array([[2**64 - 1, 2**64 - 1], [0, 0]], dtype=np.uint64)).tolist() == [128, 0]
 
 
-@given(st.sets(st.integers(0, 14)), st.lists(st.floats(-5, 5), min_size=15, max_size=15))
-def test_sums_over_cells_are_looked_up_in_bytes(keep: set[int], weights: list[float]) -> None:
-    mask = np.isin(np.arange(15), list(keep))
-    table = np.stack([np.array(weights), np.ones(15)], axis=1)
-    found = CellSums(table)(as_words(np.packbits(mask)[None]))
-    assert found.shape == (1, 2)
-    assert found[0] == pytest.approx([sum(weights[i] for i in keep), len(keep)])
+@given(
+    st.lists(st.sets(st.integers(0, 14)), min_size=1, max_size=5),
+    st.lists(st.integers(-9, 9), min_size=15, max_size=15),
+)
+def test_sums_over_cells(keeps: list[set[int]], weights: list[int]) -> None:
+    masks = np.stack([np.isin(np.arange(15), list(keep)) for keep in keeps])
+    table = np.stack([np.array(weights), np.ones(15)], axis=1).astype(np.float32)
+    words = np.tile(as_words(np.packbits(masks, axis=1))[:, None], (1, BLOCK, 1))  # more than one block
+    found = cell_sums(words, table)
+    assert found.shape == (len(keeps), BLOCK, 2)
+    for of, keep in zip(found, keeps, strict=True):
+        assert (of == [sum(weights[i] for i in keep), len(keep)]).all()
 
 
 stage = st.tuples(st.integers(0, 3), st.sets(st.integers(0, 14)))
