@@ -27,5 +27,6 @@ def guard(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula; whatever is no text as it is."""
     if not isinstance(value, str):
         return value
-    shown = UNWRITABLE.sub("\ufffd", value)
+    # A carriage return alone ends a row to some readers although nothing quotes it: what follows would be a cell.
+    shown = UNWRITABLE.sub("\ufffd", value).replace("\r\n", "\n").replace("\r", "\n")
     return f"'{shown}" if FORMULA.match(shown) else shown

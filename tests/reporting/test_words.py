@@ -13,7 +13,7 @@ from rich.console import Console
 from synthetic import Texts, write_run
 
 from atp_eval import listing
-from atp_eval.analysis import Contrast, Interval, MethodSummary, Score, Summary
+from atp_eval.analysis import Contrast, Cost, Interval, MethodSummary, Score, Summary, compare_budgets, comparisons
 from atp_eval.analysis.efficiency import Timing
 from atp_eval.analysis.summary import BenchmarkRow
 from atp_eval.analysis.tokens import TokenAverages, TokenStats
@@ -36,7 +36,9 @@ def method(label: str, kept: Interval | None, tokens: float, ratio: Interval | N
 
 
 def summary(*methods: MethodSummary, contrasts: tuple[Contrast, ...] = (), warnings: tuple[str, ...] = ()) -> Summary:
-    return Summary(("run",), (GQA,), methods, contrasts, warnings, 2000, 576.0)
+    costs = [Cost(m.label, m.is_reference, m.tokens.averages, 1, 1, None, None, None) for m in methods if m.tokens]
+    fairness = compare_budgets([c for c in costs if math.isfinite(c.tokens.input)])
+    return Summary(("run",), (GQA,), methods, contrasts, warnings, 2000, 576.0, fairness=fairness)
 
 
 UPPER = method("upper_bound", Interval(100.0, 100.0, 100.0), 576)
@@ -45,21 +47,67 @@ GRID = method("grid@144", Interval(91.0, 89.0, 93.0), 144, Interval(0.98, 0.9, 1
 RANDOM = method("random@144", Interval(80.0, 77.0, 83.0), 144)
 
 
+def holm(p: float) -> comparisons.Tested:
+    return comparisons.Tested("bootstrap", p / 3, p_holm=p, comparisons=3)
+
+
+def contrast(first: str, second: str, value: float, p: float) -> Contrast:
+    return Contrast(first, second, Interval(value, value - 2, value + 2), holm(p))
+
+
+def said(found: Summary) -> list[str]:
+    return [s.replace(NBSP, " ") for s in headline(found)]
+
+
 def test_the_verdict_names_the_best_its_lead_and_its_time() -> None:
-    lead = Contrast("grid@144", "fastv@144", Interval(-5.0, -7.0, -3.0))
-    found = [s.replace(NBSP, " ") for s in headline(summary(UPPER, GRID, RANDOM, FASTV, contrasts=(lead,)))]
-    assert found == [
+    leads = (contrast("grid@144", "fastv@144", -5.0, 0.012), contrast("fastv@144", "random@144", 16.0, 0.0))
+    assert said(summary(UPPER, GRID, RANDOM, FASTV, contrasts=leads)) == [
         "With 144 of 576 visual tokens on average, fastv@144 keeps 96.0 % [94.0, 98.0] of the unpruned model's score "
-        "over one benchmark, the most of 3 methods.",
-        "That is 5.0 points [3.0, 7.0] more than grid@144; random@144 keeps least, 80.0 % [77.0, 83.0].",
+        "over one benchmark.",
+        "That is more than any of the other 2 methods of its budget keeps (Holm-adjusted p ≤ 0.05): 5.0 points "
+        "[3.0, 7.0] more than grid@144, the next.",
         "Under fastv@144, the language model answers 2.00 times as fast [1.60, 2.50].",
     ]
 
 
+@pytest.mark.parametrize(("p", "words"), [(0.012, "= 0.012"), (0.0, "< 0.001")])
+def test_a_lead_over_the_only_other_method_has_its_p(p: float, words: str) -> None:
+    found = said(summary(UPPER, FASTV, GRID, contrasts=(contrast("fastv@144", "grid@144", 5.0, p),)))[1]
+    assert found == f"That is 5.0 points [3.0, 7.0] more than grid@144 (Holm-adjusted p {words})."
+
+
 def test_a_lead_within_chance_is_called_so() -> None:
-    lead = Contrast("fastv@144", "grid@144", Interval(1.0, -1.0, 3.0))
-    found = headline(summary(UPPER, FASTV, GRID, contrasts=(lead,)))[1].replace(NBSP, " ")
-    assert found == "Its lead over grid@144, 1.0 points [-1.0, 3.0], is within chance."
+    lead = Contrast("fastv@144", "grid@144", Interval(1.0, -1.0, 3.0), holm(0.3))
+    found = said(summary(UPPER, FASTV, GRID, contrasts=(lead,)))[1]
+    assert found == "Its lead over grid@144, 1.0 points [−1.0, 3.0], is within chance."
+    beside = contrast("fastv@144", "random@144", 16.0, 0.0)
+    found = said(summary(UPPER, FASTV, GRID, RANDOM, contrasts=(lead, beside)))[1]
+    assert found == (
+        "Its lead over grid@144, 1.0 points [−1.0, 3.0], is within chance; it keeps more than random@144 of its budget "
+        "(Holm-adjusted p ≤ 0.05)."
+    )
+
+
+def test_a_lead_is_never_claimed_by_its_interval_alone() -> None:
+    """Of many comparisons some intervals exclude 0 by luck: the adjusted p decides, and where there is none, nobody."""
+    for test in (holm(0.06), None):
+        lead = Contrast("fastv@144", "grid@144", Interval(5.0, 3.0, 7.0), test)
+        assert "within chance" in said(summary(UPPER, FASTV, GRID, contrasts=(lead,)))[1]
+
+
+def test_methods_of_another_budget_are_not_compared() -> None:
+    more = method("fastv@288", Interval(99.0, 98.0, 100.0), 288)
+    lead = contrast("fastv@288", "grid@144", 8.0, 0.001)
+    assert said(summary(UPPER, more, GRID, contrasts=(lead,))) == [
+        "With 288 of 576 visual tokens on average, fastv@288 keeps 99.0 % [98.0, 100.0] of the unpruned model's score "
+        "over one benchmark.",
+        "No other method has the same budget, so none is compared with it.",
+    ]
+
+
+def test_a_loss_within_chance_is_called_so() -> None:
+    kept = replace(FASTV, test=holm(0.2))
+    assert said(summary(UPPER, kept))[0].endswith("over one benchmark; the difference from it may be chance.")
 
 
 def test_a_time_within_chance_is_called_so() -> None:
