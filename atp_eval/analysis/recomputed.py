@@ -150,7 +150,7 @@ def _operations(table: PrintedTable, row: TableRow) -> Found:
     else:
         entering = [int(row.raw["tokens"])] * MODEL.num_layers
     value = paper_macs(MODEL, entering) / 1e12
-    yield "tflops", Recomputed(value, value, value, "Eq. 15 over all layers, in multiply-accumulates")
+    yield "tflops", Recomputed(value, value, value, "Eq. 15 over all layers, in T of multiply-accumulates")
 
 
 def _reduction(table: PrintedTable, row: TableRow) -> Found:
