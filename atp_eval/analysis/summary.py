@@ -16,7 +16,7 @@ from atp_eval.analysis.fairness import Fairness, compare_budgets
 from atp_eval.analysis.hindsight import Hindsight
 from atp_eval.analysis.histograms import TokenUse
 from atp_eval.analysis.retention import Extra
-from atp_eval.analysis.significance import Interval
+from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval
 from atp_eval.analysis.stages import Efficiency
 from atp_eval.analysis.tokens import TokenStats
 
@@ -142,6 +142,11 @@ class Summary:
     def has_retention(self) -> bool:
         """Whether there is an upper bound that anything is held against."""
         return any(m.retention is not None and not m.is_reference for m in self.methods)
+
+    @property
+    def descriptive_resamples(self) -> int:
+        """Bootstrap draws of what goes with tokens and cells, which cost more and are quoted less."""
+        return min(self.resamples, DESCRIPTIVE_RESAMPLES)
 
     def method(self, label: str) -> MethodSummary:
         """The method of a label. Raises KeyError."""

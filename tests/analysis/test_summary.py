@@ -137,6 +137,16 @@ def test_failures_and_invalid_answers_are_counted(tmp_path: Path) -> None:
     assert bad.errors.low < bad.errors.value < bad.errors.high
 
 
+def test_what_is_only_described_has_fewer_draws(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "atp_eval.analysis.measure.measure_agreement", lambda *_, resamples, **__: asked.append(resamples)
+    )
+    assert summarise([run], resamples=2500).descriptive_resamples == 2000
+    assert summarise([run], resamples=50).descriptive_resamples == 50
+    assert asked == [2000, 50]
+
+
 def test_without_an_upper_bound_there_are_scores_and_a_warning(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", methods={"grid@144": METHODS["grid@144"]}, benchmarks=["gqa"])
     summary = summarise([run], resamples=50)
