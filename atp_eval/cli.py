@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | gallery | show | list | tasks | doctor | budget | train | sweep | ...`.
+"""The command line: `atp-eval run | report | gallery | show | list | tasks | doctor | budget | train | sweep | compare | ...`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.
@@ -17,6 +17,8 @@ from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.annotate_commands import ANNOTATE_EPILOG, annotate
 from atp_eval.budget_commands import BUDGET_EPILOG, budget
+from atp_eval.claims_commands import CLAIMS_EPILOG, claims
+from atp_eval.compare_commands import COMPARE_EPILOG, compare
 from atp_eval.errors import TaskFailure, UserError, unknown
 from atp_eval.flops_commands import FLOPS_EPILOG, flops
 from atp_eval.gallery_commands import GALLERY_EPILOG, gallery
@@ -209,9 +211,11 @@ def doctor(as_json: Json = False) -> None:
 
 
 app.command(epilog=REPORT_EPILOG)(report)
+app.command(epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=GALLERY_EPILOG)(gallery)
 app.command(epilog=ANNOTATE_EPILOG)(annotate)
 app.command(epilog=BUDGET_EPILOG)(budget)
+app.command(epilog=CLAIMS_EPILOG)(claims)
 app.command(epilog=FLOPS_EPILOG)(flops)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=ABLATE_EPILOG)(ablate)
