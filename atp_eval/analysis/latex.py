@@ -12,8 +12,8 @@ from atp_eval.analysis.summary import BenchmarkRow, MethodSummary, Summary
 SPECIAL = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"": "': "", '"': r"\textquotedbl{}"},
-    **{"`": r"\textasciigrave{}", "'": r"\textquotesingle{}", "-": "{-}"},  # no ligatures, and never a comment
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"-": "{-}", "`": "{`}", "'": "{'}", '"': "{'}{'}"},  # braces: no two become one sign
     **{"\u00a0": "~", "–": "--", "—": "---", "…": r"\ldots{}", "×": r"$\times$", "−": "$-$", "’": "{'}"},
 }
 LONGEST = 120  # characters of one text
@@ -39,20 +39,23 @@ def latex_table(summary: Summary, protocol: str = "") -> str:
     """
     best = significantly_best(summary)
     columns = 2 + len(summary.benchmarks) + summary.has_retention
-    heads = ["Method", "Tokens", *(head(b) for b in summary.benchmarks)]
-    heads += [r"Retention (\%)"] if summary.has_retention else []
+    heads = ["Method", "Tokens", *(escaped(b.name) for b in summary.benchmarks)]
+    units = ["", "", *(small(escaped(b.unit)) for b in summary.benchmarks)]
+    if summary.has_retention:
+        heads, units = [*heads, "Retention"], [*units, small(r"\%")]
     ordered = sorted(summary.methods, key=lambda m: not m.is_reference)
     lines = [
         "% Written by atp-eval. In the preamble: \\usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering",
         r"\small",
-        r"\setlength{\tabcolsep}{4pt}",
+        r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}",
         rf"\caption{{{caption(summary, protocol)}}}",
         r"\label{tab:comparison}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * (columns - 1)}@{{}}}}",
         r"\toprule",
         f"{' & '.join(heads)} \\\\",
+        f"{' & '.join(units)} \\\\",
         r"\midrule",
     ]
     for place, m in enumerate(ordered):
@@ -96,9 +99,9 @@ def caption(summary: Summary, protocol: str) -> str:
     return " ".join(said)
 
 
-def head(b: BenchmarkRow) -> str:
-    """A benchmark's name, and its unit where that is not per cent."""
-    return escaped(b.name if b.unit == "%" else f"{b.name} ({b.unit})")
+def small(text: str) -> str:
+    """In the size of a script."""
+    return rf"{{\scriptsize {text}}}"
 
 
 def digits(b: BenchmarkRow) -> int:
@@ -118,7 +121,7 @@ def bounds(interval: Interval | None, places: int) -> str:
     """`58.0--64.0`, small."""
     if interval is None or not interval.bounded:
         return ""
-    return rf"{{\scriptsize [{interval.low:.{places}f}, {interval.high:.{places}f}]}}".replace("-", "$-$")
+    return small(f"[{interval.low:.{places}f}, {interval.high:.{places}f}]".replace("-", "$-$"))
 
 
 def number(tokens: float) -> str:
