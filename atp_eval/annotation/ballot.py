@@ -170,10 +170,9 @@ def pool(rows: pd.DataFrame, drawn: int, include_identical: bool) -> Pool:
 def evenly(available: Mapping[str, int], count: int) -> dict[str, int]:
     """How many of each: alike, as benchmarks weigh alike in the average; who has fewer gives all, others more."""
     taken = dict.fromkeys(available, 0)
-    while (left := count - sum(taken.values())) and (open_ := [n for n in available if taken[n] < available[n]]):
-        for i, name in enumerate(open_):
-            share = left // len(open_) + (i < left % len(open_))
-            taken[name] += min(share, available[name] - taken[name])
+    while (left := count - sum(taken.values())) and (more := [n for n in available if taken[n] < available[n]]):
+        for name in more[:left]:
+            taken[name] += min(max(1, left // len(more)), available[name] - taken[name])
     return taken
 
 
