@@ -1,4 +1,4 @@
-"""The command line: `atp-eval run | report | gallery | show | list | tasks | doctor | budget | train | sweep | compare | ...`.
+"""The command line: `atp-eval run | report | gallery | show | list | tasks | doctor | budget | train | sweep | ...`.
 
 Commands parse, call one function of the package and print; whatever is heavy is imported inside them, so that --help
 answers at once. Exit codes: 0 done, 1 a task failed, 2 bad input, 130 interrupted.

@@ -37,7 +37,7 @@ ARROWS = {
     "plotting": {"spreadsheet"},
     "spreadsheet": set(),
     "annotation": {"analysis", "reporting", "paper", "paths", "spreadsheet"} | RECORDS | BENCHMARKS,
-    "reporting": {"analysis", "cost", "paths", "plotting", "spreadsheet"} | RECORDS | BENCHMARKS,
+    "reporting": {"analysis", "cost", "paper", "paths", "plotting", "spreadsheet"} | RECORDS | BENCHMARKS,
 }
 LIGHT = [
     "analysis",
@@ -59,7 +59,7 @@ LIGHT = [
 ONLY_IMPORTED_BY = {
     "cli": {"__main__"},
     "run": {"ablation", "cli", "sweep"},
-    "reporting": {"cli", "report_commands", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
+    "reporting": {"claims_commands", "cli", "report_commands", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
 }
 
 

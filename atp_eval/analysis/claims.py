@@ -154,14 +154,13 @@ def _otherwise(table: PrintedTable, row: TableRow, column: str) -> str:
 
 
 def _needs(table: PrintedTable, row: TableRow, column: str, as_it_is: bool) -> str:
-    """What would measure a claim."""
+    """What would measure a claim; the benchmarks of a row take one command."""
     if table.model != LLAVA:
         return f"{table.model}, a model family that atp-eval does not load"
     if as_it_is:
         method = "" if row.label == "upper_bound" else f",{row.label}"
-        command = shlex.join(
-            [*("atp-eval", "run", "--model", LLAVA, "--prompt", "vicuna_v1"), *_tasks(table, row, column)]
-        )
+        tasks = ",".join(_benchmarks(table, row))
+        command = shlex.join(["atp-eval", "run", "--model", LLAVA, "--prompt", "vicuna_v1", "--tasks", tasks])
         trained = " with an adapter trained for it (`atp-eval train`)" if row.label.startswith("atp") else ""
         return f"`{command} --methods upper_bound{method}`{trained}"
     if row.label.startswith("prumerge_plus"):
@@ -171,8 +170,3 @@ def _needs(table: PrintedTable, row: TableRow, column: str, as_it_is: bool) -> s
     if column == "kv_mb":
         return "nothing: it is arithmetic"
     return _NEEDS[table.key]
-
-
-def _tasks(table: PrintedTable, row: TableRow, column: str) -> list[str]:
-    name = OURS.get(column.removesuffix(KEPT), column.removesuffix(KEPT))
-    return ["--tasks", name if name in BENCHMARKS else ",".join(_benchmarks(table, row))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from atp_eval.analysis import Interval, Summary
-from atp_eval.analysis.claims import OURS, STATUSES, Claim, Status, ledger
+from atp_eval.analysis.claims import STATUSES, Claim, Status, ledger
 from atp_eval.analysis.recomputed import AVERAGE, KEPT
 from atp_eval.analysis.table6 import KV_UNIT, Table6, table_6
 from atp_eval.paper import Figure
@@ -147,16 +147,8 @@ def _table(claims: Sequence[Claim]) -> LedgerTable:
         columns=tuple(map(title, columns)),
         rows=tuple(rows),
         counts=counts(claims),
-        needs=tuple(dict.fromkeys(needs(claims))),
+        needs=tuple(dict.fromkeys(claim.needs for claim in claims if claim.measured is None)),
     )
-
-
-def needs(claims: Sequence[Claim]) -> Iterator[str]:
-    """What would measure those that are not: a row's one command for all of its benchmarks, not one for each."""
-    for claim in claims:
-        single = f"--tasks {OURS.get(base := claim.column.removesuffix(KEPT), base)} " in claim.needs
-        if claim.measured is None and not single:
-            yield claim.needs
 
 
 def _words(claims: Sequence[Claim]) -> Iterator[str]:

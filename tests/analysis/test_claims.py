@@ -200,5 +200,6 @@ def test_every_claim_that_is_not_measured_says_what_would(tmp_path: Path) -> Non
         assert claim.measured is None and claim.needs
     command = of(ledger(), "main_results", "fastv@192", "gqa").needs
     assert command == (
-        "`atp-eval run --model llava-hf/llava-1.5-7b-hf --prompt vicuna_v1 --tasks gqa --methods upper_bound,fastv@192`"
+        "`atp-eval run --model llava-hf/llava-1.5-7b-hf --prompt vicuna_v1 "
+        "--tasks gqa,mmb,mme,pope,seed,sqa,vqav2 --methods upper_bound,fastv@192`"
     )
