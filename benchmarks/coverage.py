@@ -3,7 +3,7 @@ tables and pages use.
 
     python benchmarks/coverage.py                                # all shapes, minutes on one core
     python benchmarks/coverage.py --shapes 'MME' --datasets 500  # some of them, by a part of their names
-    python benchmarks/coverage.py --json docs/coverage.json      # what docs/statistics.md shows
+    python benchmarks/coverage.py --json docs/coverage.json --docs docs/statistics.md
 
 A shape is a population of pictures. Of each picture a question is answered right by the upper bound with a probability
 of its own, and of the right answers a method loses, of the wrong ones it gains a share that is the picture's own too:
@@ -315,6 +315,9 @@ def markdown(found: Sequence[Tally | dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+MARK = "<!-- coverage -->"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -323,10 +326,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help=f"put the tables there, between two {MARK}")
     args = parser.parse_args(arguments)
     chosen = [shape for shape in SHAPES if args.shapes in shape.name]
     if not chosen:
         parser.error(f"no shape's name holds {args.shapes!r}; there are: {', '.join(s.name for s in SHAPES)}")
+    before = args.docs.read_text(encoding="utf-8").split(MARK) if args.docs else [""] * 3
+    if len(before) != 3:
+        parser.error(f"{args.docs} has {len(before) - 1} of the two lines {MARK} that the tables go between")
     if args.datasets < 1 or args.resamples < 2:
         parser.error("--datasets takes at least 1, --resamples at least 2")
     found = []
@@ -338,7 +345,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         settings = {"datasets": args.datasets, "resamples": args.resamples, "seed": args.seed}
         shapes = [asdict(t) | {"percentile": None if math.isnan(t.percentile) else t.percentile} for t in found]
+        for shape in shapes:
+            del shape["seconds"]  # of this machine, on this day
         args.json.write_text(json.dumps({**settings, "shapes": shapes}, indent=1) + "\n", encoding="utf-8")
+    if args.docs:
+        text = f"{before[0]}{MARK}\n\n{markdown(found)}\n{MARK}{before[2]}"
+        args.docs.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
