@@ -205,7 +205,8 @@ def with_bar(ballot: Ballot, settings: JudgeSettings) -> Judgement:
     from atp_eval.paths import cache_folder
 
     columns = [*Progress.get_default_columns(), TextColumn("{task.fields[cost]}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("Judging", cost="")
 
         def progress(now: Step) -> None:

@@ -90,7 +90,7 @@ def to_rich(found: Preference) -> Group:
     for r in [*lines, *(found.by_benchmark if len(found.by_benchmark) > 1 else ())]:
         add(wins, r.who, str(r.votes), *(ranged(x, "") for x in (r.win, r.tie, r.loss, r.half)))
     places = table(
-        "Position", "", "chose left %", "sign test p", "b on the left %", "b on the right %", "contradictions %"
+        "Position", "", "chose left %", "sign test p", "rate on the left %", "rate on the right %", "contradictions %"
     )
     for p in found.positions:
         both = ranged(p.contradictions, "") if p.contradictions else "–"
