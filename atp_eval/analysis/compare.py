@@ -68,6 +68,11 @@ class Change:
     tokens: Tokens | None
     time: Interval | None
 
+    @property
+    def nothing(self) -> bool:
+        """Whether neither an answer nor a score nor a kept token is another."""
+        return not (self.changed or self.gained or self.lost or (self.kept and self.kept.value))
+
     def to_json(self) -> dict[str, Any]:
         """All figures, JSON-ready."""
         return plain({**self.__dict__, "ratio": self.ratio.interval, "test": self.test})

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-EACH = 4  # of a method, benchmark and direction: enough to see what kind of question it is
+EACH = 2  # of a method, benchmark and direction: enough to see what kind of question it is
 
 
 class Flip(NamedTuple):

@@ -215,6 +215,8 @@ def _estimates(rows: pd.DataFrame, resamples: int, seed: int) -> _Found:
         for label in labels:
             parts["score", label, level] = _per_cent(right[label], asked)
             parts["kept", label, level] = _per_cent(right[label], right[UPPER_BOUND])
+    if not parts:
+        return _Found({}, {}, {})
     drawn = resample(list(parts.values()), resamples, stable_seed("levels", seed))
     found = {key: estimate("levels", one) for key, one in zip(parts, drawn, strict=True)}
     by_kind: dict[str, dict[tuple[str, str], Estimate]] = {"score": {}, "kept": {}}

@@ -53,7 +53,7 @@ def test_a_run_and_its_copy_do_not_differ(tmp_path: Path) -> None:
     for change in found.changes:
         assert change.difference.value == 0 and change.ratio.value == 100
         assert (change.changed, change.gained, change.lost, change.common) == (0, 0, 0, 8)
-        assert change.test.p == 1.0 and change.kept is not None and change.kept.value == 0.0
+        assert change.nothing and change.test.p == 1.0 and change.kept is not None and change.kept.value == 0.0
     assert not found.notes and not found.protocol
 
 
@@ -65,12 +65,12 @@ def test_scores_differences_and_flips_are_those_counted_by_hand(tmp_path: Path) 
     assert (change.a.value, change.b.value) == (50.0, 87.5)
     assert change.difference.value == 37.5 and change.difference.low < 37.5 < change.difference.high
     assert change.ratio.value == 175.0
-    assert (change.changed, change.gained, change.lost) == (5, 4, 1)
+    assert (change.changed, change.gained, change.lost, change.nothing) == (5, 4, 1, False)
     # By picture: -1, 0, +2, +2; of 2^3 changes of sign, those at least 3 away: 2+2-1 = 3, 2+2+1 = 5, and their mirrors.
     assert change.test.kind == "McNemar" and change.test.p == pytest.approx(4 / 8)
     assert (change.test.gained, change.test.lost) == (4, 1)
     assert change.test.p == pytest.approx(sign_change(np.array([-1, 0, 2, 2])))
-    assert [(flip.gained, flip.doc_id) for flip in found.flips] == [(True, i) for i in (4, 5, 6, 7)] + [(False, 0)]
+    assert [(flip.gained, flip.doc_id) for flip in found.flips] == [(True, 4), (True, 6), (False, 0)]
     lost = found.flips[-1]
     assert (lost.method, lost.benchmark, lost.a, lost.b, lost.score_a, lost.score_b) == (
         GRID,

@@ -124,3 +124,37 @@ def test_shipped_sweeps_hold_together(name: str) -> None:
     drawn = [one for one in sweep.families if one.role == "random"]
     draws = {"budgets": 5, "layers": 3}[sweep.figure]  # a point of a grid says little alone
     assert all(len(one.seeds) == draws for one in drawn if "positions=contiguous" not in one.spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"families": family(grid={"layer": []})}, "families.grid.layer"),
+        ({"families": family(grid={"seed": [1]})}, "write seeds: [0, 1, ...], which are averaged, not grid.seed"),
+        ({"families": [{**FAMILIES[1], "grid": {"positions": ["1d"]}}]}, "it can have no grid"),
+        ({"budgets": None}, "budgets is missing; name average tokens"),
+        ({"figure": "layers"}, "figure: layers has no budgets"),
+        ({"figure": "pie"}, "figure = 'pie'"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_sweep(write(tmp_path, **changes))
+    assert said in str(caught.value)
+
+
+def test_a_family_with_a_grid_is_a_row_for_each_point_at_each_budget(tmp_path: Path) -> None:
+    families = [{"name": "FastV", "spec": "fastv:positions=1d", "grid": {"layer": [1, 2], "rule": ["code", "paper"]}}]
+    sweep = load_sweep(write(tmp_path, families=families, budgets=[200]))
+    assert [(t.family.label, *t.family.at(t.budget)) for t in methods(sweep)] == [
+        ("FastV, layer 1, rule code", "fastv@200:positions=1d,layer=1,rule=code"),
+        ("FastV, layer 1, rule paper", "fastv@200:positions=1d,layer=1,rule=paper"),
+        ("FastV, layer 2, rule code", "fastv@200:positions=1d,layer=2,rule=code"),
+        ("FastV, layer 2, rule paper", "fastv@200:positions=1d,layer=2,rule=paper"),
+    ]
+
+
+def test_a_wrong_parameter_of_a_grid_is_named(tmp_path: Path) -> None:
+    families = [{"name": "FastV", "spec": "fastv", "grid": {"lair": [1]}}]
+    with pytest.raises(UserError, match=r"family 'FastV': unknown parameter of fastv 'lair'. Did you mean: layer"):
+        methods(load_sweep(write(tmp_path, families=families)))
