@@ -109,7 +109,10 @@ def figure_samples(
     if docs is not None:
         if benchmarks is not None or counted:
             raise UserError(f"--docs {docs} says which samples; leave out --samples and --benchmark")
-        return named_samples(runs, [parse_doc(text) for text in split_names(docs)])
+        picks = [parse_doc(text) for text in split_names(docs)]
+        if not picks:
+            raise UserError(f"--docs {docs!r} names none. Write benchmark:number, as in gqa:12,pope:3")
+        return named_samples(runs, picks)
     found = [s for s in interesting_samples(runs, 10 * count, benchmarks, share=1.0) if s.image]
     if not found:
         raise UserError("no picture was kept, so there is nothing to draw on. Run again with --keep-images 24 or more.")
@@ -119,7 +122,7 @@ def figure_samples(
 def parse_doc(text: str) -> tuple[str, int]:
     """`gqa:12`. Raises UserError for another form."""
     name, _, number = text.partition(":")
-    if not name or not number.isdecimal():
+    if not name or not number.isdecimal() or len(number) > 12:
         raise UserError(f"--docs {text!r}: write benchmark:number, as in gqa:12,pope:3")
     return name, int(number)
 

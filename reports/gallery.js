@@ -241,8 +241,8 @@
     try { localStorage.setItem("atp-eval-keys", keys.checked ? "on" : "off"); } catch { /* not kept */ }
   });
   const inSight = () => {
-    const box = find("open").getBoundingClientRect();
-    return box.top < innerHeight / 2 && box.bottom > innerHeight / 3;
+    const box = root.getBoundingClientRect();
+    return box.top < 0.8 * innerHeight && box.bottom > 0.2 * innerHeight;
   };
   const actions = new Map([
     ["j", () => step(1)], ["ArrowRight", () => step(1)], ["k", () => step(-1)], ["ArrowLeft", () => step(-1)],

@@ -113,9 +113,8 @@ def named_samples(runs: Sequence[Run], picks: Sequence[Pick]) -> list[Sample]:
     there = {(s.benchmark, s.doc_id): s for s in found}
     for name, doc in picks:
         if (name, doc) not in there:
-            raise UserError(
-                f"{name}:{doc}: no method has answered this document. `atp-eval show` looks at single ones."
-            )
+            last = max(e.run.manifest.benchmarks[name].documents for e in methods if name in e.results) - 1
+            raise UserError(f"{name}:{doc}: no method has answered it. {name} has documents 0 to {last}.")
     return [there[pick] for pick in picks]
 
 

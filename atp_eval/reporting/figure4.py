@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import text_to_path
@@ -31,7 +32,7 @@ QUESTION, ANSWER = 3, 1  # lines of text below a sample at most
 SHARPEST = 300  # pixels an inch that pictures are embedded with at most
 MOST_PANELS = 6  # beside each other in two samples of a row
 VEIL = 0.82  # opacity of the white over what is pruned
-TALLEST = 40.0  # inches; more is no figure
+MOST = 60  # samples; more are no figure
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def figure4(
     A panel for layer i shows the cells with tokens of their own that enter layer i, the others under white.
     Raises UserError for a sample that the method has not answered, that has no picture, or that has not such a layer.
     """
+    if len(samples) > MOST:
+        raise UserError(f"{len(samples)} samples: a figure holds {MOST}, the page (without --figure4) any number")
     rows = [Row(s, answer_of(s, method)) for s in samples]
     deepest = min(row.trace.num_layers for row in rows)
     if wrong := [layer for layer in layers or () if not 0 <= layer < deepest]:
@@ -64,8 +67,6 @@ def figure4(
     if not shown:
         raise UserError(f"{method} prunes none of these samples; choose another with --method or layers with --layers")
     grid = laid_out(rows, len(shown) + 1)
-    if sum(grid.rows) > TALLEST:
-        raise UserError(f"{len(rows)} samples make a figure of {sum(grid.rows):.0f} inches; show fewer with --samples")
     return Chart(
         name=name,
         alt=caption(rows, method, shown),
@@ -263,7 +264,7 @@ def borders(trace: KeepTrace, layer: int) -> list[list[tuple[int, int]]]:
 
 def wrapped(text: str, width: float, lines: int) -> list[str]:
     """Text in at most `lines` lines of `width` inches, by the font's own measures; what does not fit becomes `…`."""
-    words = clean(" ".join(text.split()), 600).split(" ")
+    words = drawable(clean(" ".join(text.split()), 600)).split(" ")
     found = [""]
     while words:
         word = words.pop(0)
@@ -271,8 +272,10 @@ def wrapped(text: str, width: float, lines: int) -> list[str]:
         if measure(longer) <= width:
             found[-1] = longer
         elif not found[-1] or measure(word) > width:  # a word that fits no line is cut where the line ends
-            room = next((n for n in range(len(word), 0, -1) if measure(f"{found[-1]} {word[:n]}") <= width), 0)
-            found[-1] = f"{found[-1]} {word[:room]}".strip()
+            start = found[-1]
+            room = bisect_right(range(1, len(word)), width, key=lambda n: measure(f"{start} {word[:n]}"))
+            room = max(room, int(not start))
+            found[-1] = f"{start} {word[:room]}".strip()
             words.insert(0, word[room:])
             found.append("")
         else:
@@ -289,6 +292,12 @@ def shortened(line: str, width: float) -> str:
     while line and measure(f"{line}…") > width:
         line = line[:-1]
     return f"{line.rstrip()}…"
+
+
+def drawable(text: str) -> str:
+    """The text with a replacement character for each that the figure's font has no picture of."""
+    font = get_font(findfont(FontProperties(size=SIZE)))
+    return "".join(c if font.get_char_index(ord(c)) else "\ufffd" for c in text)
 
 
 def measure(text: str) -> float:

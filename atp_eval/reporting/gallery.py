@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
@@ -19,7 +21,7 @@ from atp_eval.trace import KeepTrace, Stage, pack
 STYLES, SCRIPTS = ("gallery.css",), ("gallery_state.js", "gallery_tile.js", "gallery.js")
 READABLE = 3  # samples that are there without scripts
 SIDE_BY_SIDE = 8  # methods shown at first
-TEXTS = 3_000_000  # characters of all answers together; each is cut where they would be more
+TEXTS = 3_000_000  # bytes of JSON that all texts together may take; each is cut where they would be more
 OPTION = re.compile(r"^\s*\(?[A-J][.):]\s*\S")
 
 
@@ -159,7 +161,7 @@ def viewer_data(
     references = {e.label: reference_of(e, among) for e in among}
     places = {m.label: i for i, m in enumerate(methods)}
     masks: dict[str, int] = {}
-    longest = max(80, min(LONGEST - 100, TEXTS // max(1, sum(len(s.answers) for s in samples))))
+    fit = fitting([text for s in samples for text in (s.question, s.target, *options(s), *map(said, s.answers))])
 
     def answer(a: Answer) -> dict[str, Any]:
         verdict, symbol = judged(a)
@@ -168,7 +170,7 @@ def viewer_data(
             [[s.layer, s.merged, masks.setdefault(pack(s.keep), len(masks))] for s in trace.stages] if trace else []
         )
         return {
-            **{"said": clean(said(a), longest), "verdict": verdict, "symbol": symbol, "score": a.score},
+            **{"said": fit(said(a)), "verdict": verdict, "symbol": symbol, "score": a.score},
             **{"grid": list(trace.grid) if trace else None, "stages": stages},
             **{"tokens": round(trace.average_input, 1) if trace else None},
             "picture": pictures.add(a.image) if a.image else None,
@@ -181,8 +183,12 @@ def viewer_data(
             answers[places[a.label]] = answer(a)
         rows.append(
             {
-                **{"id": f"{s.benchmark}/{s.doc_id}", "benchmark": s.benchmark, "question": s.question},
-                **{"options": list(options(s)), "target": s.target, "category": s.category and clean(s.category)},
+                **{"id": f"{s.benchmark}/{s.doc_id}", "benchmark": s.benchmark, "question": fit(s.question)},
+                **{
+                    "options": [fit(o) for o in options(s)],
+                    "target": fit(s.target),
+                    "category": s.category and clean(s.category),
+                },
                 **{"level": s.level and clean(s.level), "kind": s.kind, "random": s.at_random, "answers": answers},
             }
         )
@@ -199,6 +205,26 @@ def viewer_data(
         "masks": list(masks),
         "samples": rows,
     }
+
+
+def fitting(texts: Sequence[str]) -> Callable[[str], str]:
+    """What makes texts safe to show, and so short that all of them take TEXTS bytes of JSON at most."""
+
+    def shown(text: str) -> str:
+        found = clean(text, LONGEST - 100)
+        return found if len(found) < LONGEST else f"{found[: LONGEST - 100]}…"
+
+    sizes = [len(json.dumps(shown(text))) for text in texts]
+    share = TEXTS // len(sizes) if sum(sizes) > TEXTS else LONGEST * len(json.dumps("…"))
+
+    def fit(text: str) -> str:
+        found = shown(text)
+        if len(json.dumps(found)) <= share:
+            return found
+        ends = accumulate(len(json.dumps(c)) - 2 for c in found)
+        return f"{found[: sum(end <= share for end in ends)]}…"
+
+    return fit
 
 
 # ------------------------------------------------------------------ samples that are readable without scripts
@@ -243,7 +269,7 @@ def said(answer: Answer) -> str:
 
 def options(sample: Sample) -> tuple[str, ...]:
     """The lines of a choice, as the model saw them."""
-    return tuple(line.strip() for line in sample.prompt.splitlines() if OPTION.match(line))
+    return tuple(line.strip() for line in sample.prompt.splitlines() if OPTION.match(line))[:10]
 
 
 def judged(answer: Answer) -> tuple[str, str]:

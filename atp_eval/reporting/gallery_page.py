@@ -15,7 +15,7 @@ from atp_eval.reporting.page import render_page
 from atp_eval.reporting.pictures import Pictures
 from atp_eval.writer import write_atomically
 
-LARGEST = 6_000_000  # bytes of pictures inside a page; more go into files beside it
+LARGEST = 5_000_000  # bytes of pictures inside a page; more go into files beside it
 
 
 @dataclass(frozen=True)
