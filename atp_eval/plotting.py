@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -21,6 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atp_eval.spreadsheet import csv_text
@@ -41,6 +43,7 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, which can be searched, read aloud and themed
     "pdf.fonttype": 42,  # TrueType, as publishers ask
     "svg.hashsalt": "atp_eval",
+    "text.parse_math": False,  # labels are text, dollars included
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -61,6 +64,8 @@ STYLE: Any = {
     "text.color": INK,
     "xtick.color": RULE,
     "ytick.color": RULE,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "xtick.labelcolor": SOFT,
     "ytick.labelcolor": SOFT,
     "grid.color": HAIR,
@@ -88,6 +93,97 @@ class Chart:
     size: tuple[float, float] = (COLUMN, 3.3)
 
 
+class Margins(NamedTuple):
+    """Inches around a plot, for ticks and titles."""
+
+    left: float = 0.62
+    right: float = 0.12
+    bottom: float = 0.5
+    top: float = 0.1
+
+
+MARGINS = Margins()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of several alike. label: whose, as the page names it; note: what else tells it from the others.
+
+    alt, data: as of a Chart. draw: on empty axes.
+    """
+
+    label: str
+    alt: str
+    data: pd.DataFrame
+    draw: Callable[[Axes], None]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Plots with equal axes: a page lets them wrap beside each other, a file has them in a grid.
+
+    size: inches of one of them, `margins` included.
+    """
+
+    name: str
+    alt: str
+    panels: tuple[Panel, ...]
+    size: tuple[float, float]
+    margins: Margins = MARGINS
+    columns: int = 3
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Each of them as a figure of its own, in their order."""
+
+        def alone(panel: Panel) -> Callable[[Figure], None]:
+            return lambda figure: panel.draw(plot_area(figure, self.margins))
+
+        return [
+            Chart(f"{self.name}-{i}", f"{p.label}: {p.alt}", p.data, alone(p), self.size)
+            for i, p in enumerate(self.panels, 1)
+        ]
+
+    @property
+    def whole(self) -> Chart:
+        """All of them as one figure, each under its label."""
+        columns = min(self.columns, len(self.panels))
+        rows, title = -(-len(self.panels) // columns), 0.34
+        width, height = self.size[0], self.size[1] + title
+
+        def draw(figure: Figure) -> None:
+            for place, panel in enumerate(self.panels):
+                row, column = divmod(place, columns)
+                left, right, bottom, top = self.margins
+                below = (rows - 1 - row) * height + bottom
+                box = (column * width + left, below, width - left - right, self.size[1] - bottom - top)
+                axes = plot_area(figure, box=box)
+                axes.set_title("\n".join(printable(text) for text in (panel.label, panel.note) if text), fontsize=8)
+                panel.draw(axes)
+
+        data = pd.concat([p.data.assign(panel=p.label) for p in self.panels], ignore_index=True)
+        return Chart(self.name, self.alt, data, draw, (columns * width, rows * height))
+
+
+def plot_area(figure: Figure, margins: Margins = MARGINS, box: tuple[float, float, float, float] | None = None) -> Axes:
+    """Axes at an exact place, in inches: within margins of the figure, or in a box (left, bottom, width, height).
+
+    Labels can be placed on them before anything is drawn, and no layout has to be solved.
+    """
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    left, right, bottom, top = margins
+    x, y, w, h = box or (left, bottom, width - left - right, height - bottom - top)
+    return figure.add_axes((x / width, y / height, w / width, h / height))
+
+
+def printable(text: str, longest: int = 60) -> str:
+    """Text that can be drawn, and cut where it is too long: whatever is no visible character becomes one that is."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
 def colour(series: int) -> str:
     """A series' colour: the reference (0) in ink, then eight, shifted at each round so that the ninth mark is new."""
     if series == 0:
@@ -104,7 +200,8 @@ def marker(series: int) -> str:
 @contextmanager
 def drawn(chart: Chart) -> Iterator[Figure]:
     """The chart, drawn in the one style; closed afterwards."""
-    with sns.axes_style("ticks"), matplotlib.rc_context(STYLE):
+    with sns.axes_style("ticks"), matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # browsers have more fonts than matplotlib
         figure = plt.figure(figsize=chart.size)
         try:
             chart.draw(figure)

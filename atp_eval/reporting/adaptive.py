@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from atp_eval.analysis import Adaptivity, Hindsight, Interval
-from atp_eval.reporting.figures import Axes, figure, interval_bar
+from atp_eval.plotting import SOFT, Margins, Panel, Panels, colour
 from atp_eval.reporting.headline import NBSP
-from atp_eval.reporting.svg import hue, marker, number, points, tag, ticks
+from atp_eval.reporting.labels import mark
 
-PANEL = (330.0, 230.0)
-LEFT = 62.0  # ticks have a sign and a decimal
+PANEL = (3.4, 2.4)  # inches
 
 
 class Check(NamedTuple):
@@ -22,13 +24,6 @@ class Check(NamedTuple):
     interval: Interval
     where: str
     figure: str
-
-
-class Panel(NamedTuple):
-    """One method's figure among several."""
-
-    label: str
-    chart: Markup
 
 
 def adaptive_words(measured: Sequence[Adaptivity], hindsight: Sequence[Hindsight]) -> list[str]:
@@ -110,41 +105,63 @@ def bracketed(interval: Interval, digits: int) -> str:
     return f"{NBSP}[{interval.low:.{digits}f},{NBSP}{interval.high:.{digits}f}]".replace("-", "\u2212")
 
 
-def objects_panels(measured: Sequence[Adaptivity], series: Callable[[str], int]) -> list[Panel]:
+def objects_panels(measured: Sequence[Adaptivity], series: Callable[[str], int]) -> Panels | None:
     """Mean tokens by the number of objects in the picture, less the method's mean; a panel a method, on equal axes.
 
-    Methods whose pictures' objects are unknown have none.
+    Methods whose pictures' objects are unknown have none; None without any.
     """
     shown = [a for a in measured if len(a.by_objects) > 1]
-    curves = {a.label: [moved(b.tokens, -a.tokens.mean.value) for b in a.by_objects] for a in shown}
-    ends = [v for curve in curves.values() for i in curve for v in (i if i.bounded else (i.value,))]
-    low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
+    if not shown:
+        return None
+    frames = {a.label: bins(a) for a in shown}
+    everything = pd.concat(frames.values())
+    ends = everything[["from_mean", "low", "high"]].to_numpy()
+    low, high = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     margin = 0.06 * (high - low)
-    xs = [b.objects for a in shown for b in a.by_objects]
-    panels = []
-    for place, a in enumerate(shown, 1):
-        axes = Axes(
-            (min(xs) - 0.5, max(xs) + 0.5), (low - margin, high + margin),
-            right=PANEL[0] - 8, left=LEFT, bottom=PANEL[1] - Axes.foot,
-        )  # fmt: skip
-        panels.append(Panel(a.label, panel(f"fig-objects-{place}", a, curves[a.label], axes, series(a.label))))
-    return panels
+    x_range = everything["objects"].min() - 0.5, everything["objects"].max() + 0.5
+    y_range = low - margin, high + margin
+
+    def drawing(label: str) -> Callable[[Axes], None]:
+        return lambda axes: draw(axes, frames[label], series(label))
+
+    def draw(axes: Axes, frame: pd.DataFrame, number: int) -> None:
+        axes.set_xlim(*x_range)
+        axes.set_ylim(*y_range)
+        axes.set_xlabel("objects in the picture")
+        axes.set_ylabel("tokens, from the mean")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.vlines(frame["objects"], frame["low"], frame["high"], color=SOFT, linewidth=1.1, zorder=3)
+        axes.plot(frame["objects"], frame["from_mean"], color=colour(number), linewidth=1.1, alpha=0.6, zorder=2)
+        for x, y in zip(frame["objects"], frame["from_mean"], strict=True):
+            mark(axes, x, y, number, 5.5)
+
+    panels = tuple(
+        Panel(
+            a.label,
+            f"tokens by the number of objects, from the mean. {said(frames[a.label])}.",
+            frames[a.label],
+            drawing(a.label),
+        )
+        for a in shown
+    )
+    alt = "Mean tokens by the number of objects in the picture, less each method's mean."
+    return Panels("tokens-by-objects", alt, panels, PANEL, Margins(left=0.7))
 
 
-def panel(name: str, a: Adaptivity, curve: Sequence[Interval], axes: Axes, mark: int) -> Markup:
-    """One method's points with their intervals around its mean."""
-    x_ticks = [t for t in ticks(*axes.x_range, 8) if t == int(t)]
-    parts = [axes.draw("objects in the picture", "tokens, from the mean", x_ticks, ticks(*axes.y_range))]
-    zero = number(axes.y(0))
-    parts.append(tag("line", class_="reference", x1=number(axes.left), x2=number(axes.right), y1=zero, y2=zero))
-    corners = [(axes.x(b.objects), axes.y(i.value)) for b, i in zip(a.by_objects, curve, strict=True)]
-    parts += [interval_bar(axes, x, i) for (x, _), i in zip(corners, curve, strict=True)]
-    parts.append(tag("polyline", class_=f"line thin {hue(mark)}", points=points(corners)))
-    parts += [marker(mark, x, y) for x, y in corners]
-    said = "; ".join(f"{b.objects:g}: {i.value:+.1f}" for b, i in zip(a.by_objects, curve, strict=True))
-    return figure(name, f"{a.label}: tokens by the number of objects, from the mean. {said}.", *parts, size=PANEL)
+def bins(a: Adaptivity) -> pd.DataFrame:
+    """A method's mean tokens, less its mean over all questions, by the number of objects."""
+    mean = a.tokens.mean.value
+    return pd.DataFrame(
+        {
+            **{"method": a.label, "objects": b.objects, "questions": b.questions},
+            **{"from_mean": b.tokens.value - mean, "low": b.tokens.low - mean, "high": b.tokens.high - mean},
+        }
+        for b in a.by_objects
+    )
 
 
-def moved(interval: Interval, by: float) -> Interval:
-    """The same, elsewhere on the line."""
-    return Interval(interval.value + by, interval.low + by, interval.high + by)
+def said(frame: pd.DataFrame) -> str:
+    """`3: -0.1; 4: +0.9`"""
+    return "; ".join(f"{x:g}: {y:+.1f}" for x, y in zip(frame["objects"], frame["from_mean"], strict=True))

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from atp_eval.analysis import Agreement, Compared, Fairness, Interval, Overlap, Place
 from atp_eval.analysis.cells import place
-from atp_eval.reporting.adaptive import Panel, bracketed, listed
+from atp_eval.plotting import Chart, Panels
+from atp_eval.reporting.adaptive import bracketed, listed
 from atp_eval.reporting.headline import NBSP
-from atp_eval.reporting.places import places_figure, recall_panels
+from atp_eval.reporting.places import places_chart, recall_panels
 
 STEPS = 10  # shades of the heat map
 NAMED = 4  # methods that a sentence names
@@ -62,8 +61,8 @@ class Part:
     recalls: Table
     rows: Table
     columns: Table
-    panels: tuple[Panel, ...]
-    chart: Markup
+    panels: Panels | None
+    chart: Chart
     silent: str
     merging: str
 
@@ -101,8 +100,8 @@ def part(
         recalls=table(starts, layers, [((p.label,), p.starts, p.recall) for p in asked]),
         rows=table(starts, layers, [((p.label,), p.starts, p.row) for p in places]),
         columns=table(starts, layers, [((p.label,), p.starts, p.column) for p in places]),
-        panels=tuple(recall_panels(asked, found.shape.layers, name, series)),
-        chart=places_figure(places, found, name, series),
+        panels=recall_panels(asked, found.shape.layers, name, series),
+        chart=places_chart(places, found, name, series),
         silent=named([label for label in group if label not in labels]),
         merging=named([p.label for p in places if p.merged]),
     )

@@ -27,8 +27,15 @@ def quantity(value: float | None, unit: str) -> str:
     """Three digits with a prefix of a thousand: `75.5 MB`, `3.43 GFLOPs`."""
     if value is None or not math.isfinite(value):
         return "–"
-    power = 0
-    while abs(value) >= 999.5 and power < len(PREFIXES) - 1:
-        value, power = value / 1000, power + 1
+    factor, prefix = scale_of(value)
+    value, power = value / factor, PREFIXES.index(prefix)
     digits = 0 if power == 0 or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{digits}f}{NBSP}{PREFIXES[power]}{unit}"
+    return f"{value:.{digits}f}{NBSP}{prefix}{unit}"
+
+
+def scale_of(value: float) -> tuple[float, str]:
+    """The factor of a thousand that a value is written with, and its prefix."""
+    power = 0
+    while abs(value) / 1000.0**power >= 999.5 and power < len(PREFIXES) - 1:
+        power += 1
+    return 1000.0**power, PREFIXES[power]

@@ -1,214 +1,95 @@
-"""Figures as inline SVG: they take their colours from the page, so that they follow its light or dark theme."""
+"""Tokens against layers, and what figures share: curves that are steps, shared lines, equal axes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
-from markupsafe import Markup
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
 
-from atp_eval.analysis import Interval, MethodSummary, Summary
-from atp_eval.analysis.overlays import cell_runs
-from atp_eval.reporting.svg import hue, marker, number, points, short, spread_out, tag, ticks
-from atp_eval.trace import KeepTrace, Stage
+from atp_eval.analysis import MethodSummary, Summary
+from atp_eval.analysis.tokens import TokenStats
+from atp_eval.plotting import COLUMN, Chart, Margins, colour, plot_area
+from atp_eval.reporting.labels import LINE, Named, name_at_right, room
 
-WIDTH, HEIGHT = 480.0, 330.0
-LINE = 16.0  # height of a line of text
-LETTER = 7.2  # about the width of a letter
-
-
-@dataclass(frozen=True)
-class Axes:
-    """A plot area in a viewBox; x and y map data to it. foot: room below it, for tick labels and a title."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    right: float
-    left: float = 50.0
-    top: float = 12.0
-    bottom: float = HEIGHT - 46.0
-    foot: ClassVar[float] = 46.0
-
-    def x(self, value: float) -> float:
-        """Data to horizontal coordinate."""
-        low, high = self.x_range
-        return self.left + (value - low) / (high - low) * (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        """Data to vertical coordinate."""
-        low, high = self.y_range
-        return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
-
-    def draw(self, x_title: str, y_title: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> Markup:
-        """Grid lines, tick labels and titles."""
-        parts = []
-        for value in y_ticks:
-            y = number(self.y(value))
-            parts.append(tag("line", class_="grid", x1=number(self.left), x2=number(self.right), y1=y, y2=y))
-            name = f"{value:g}".replace("-", "\u2212")
-            parts.append(tag("text", name, class_="tick end", x=number(self.left - 8), y=y, dy="0.35em"))
-        for value in x_ticks:
-            x = number(self.x(value))
-            parts.append(tag("line", class_="axis", x1=x, x2=x, y1=number(self.bottom), y2=number(self.bottom + 5)))
-            parts.append(tag("text", f"{value:g}", class_="tick middle", x=x, y=number(self.bottom + 20)))
-        bottom = number(self.bottom)
-        parts.append(tag("line", class_="axis", x1=number(self.left), x2=number(self.right), y1=bottom, y2=bottom))
-        middle = (self.left + self.right) / 2
-        y = number(self.bottom + self.foot - 6)
-        parts.append(tag("text", x_title, class_="title middle", x=number(middle), y=y))
-        turned = f"translate(14 {number((self.top + self.bottom) / 2)}) rotate(-90)"
-        parts.append(tag("text", y_title, class_="title middle", transform=turned))
-        return Markup("").join(parts)
+DASH = 4.0  # line widths
+Series = Callable[[str], int]
 
 
-def figure(name: str, description: str, *parts: Markup, size: tuple[float, float] = (WIDTH, HEIGHT)) -> Markup:
-    """The SVG element, described for those who do not see it."""
-    return tag(
-        "svg",
-        tag("title", description, id=f"{name}-title"),
-        *parts,
-        viewBox=f"0 0 {size[0]:g} {size[1]:g}",
-        role="img",
-        aria_labelledby=f"{name}-title",
-        class_="chart",
-    )
-
-
-def retention_figure(summary: Summary, series: Callable[[str], int]) -> Markup | None:
-    """Average retention (per cent, with intervals) against average visual tokens; None without retention."""
-    shown = [m for m in summary.methods if m.retention and math.isfinite(m.average_tokens)]
-    pruned = [m for m in shown if not m.is_reference]
-    if not pruned:
-        return None
-    lows = [m.retention.low if m.retention.bounded else m.retention.value for m in shown if m.retention]
-    highs = [m.retention.high if m.retention.bounded else m.retention.value for m in shown if m.retention]
-    bottom = max(0.0, 10 * math.floor((min(lows) - 2) / 10))
-    top = max(102.0, max(highs) + 1)
-    right_edge = max(summary.full_tokens, *(m.average_tokens for m in shown))
-    axes = Axes((0.0, right_edge * 1.02), (bottom, top), right=WIDTH - 14)
-    x_ticks = [t for t in ticks(0, right_edge, 6) if right_edge - t > right_edge * 0.06] + [right_edge]
-    parts = [axes.draw("visual tokens, average over layers", "retention, %", x_ticks, ticks(bottom, 100.0))]
-    y = number(axes.y(100))
-    parts.append(tag("line", class_="reference", x1=number(axes.left), x2=number(axes.right), y1=y, y2=y))
-    xs = dodged([axes.x(m.average_tokens) for m in shown])
-    parts += [interval_bar(axes, x, m.retention) for x, m in zip(xs, shown, strict=True) if m.retention]
-    ys = [axes.y(m.retention.value) for m in shown if m.retention]
-    parts.append(beside(list(zip(xs, ys, strict=True)), [short(m.label, 30) for m in shown], axes))
-    for m, x, value in zip(shown, xs, ys, strict=True):
-        parts.append(marker(series(m.label), x, value))
-    said = "; ".join(f"{m.label}: {m.retention.value:.1f} % at {m.average_tokens:.0f}" for m in shown if m.retention)
-    return figure("fig-retention", f"Retention against average visual tokens. {said}.", *parts)
-
-
-def interval_bar(axes: Axes, x: float, interval: Interval) -> Markup:
-    """A vertical bar from low to high."""
-    if not interval.bounded:
-        return Markup("")
-    low, high = axes.y(interval.low), axes.y(interval.high)
-    d = f"M{number(x - 3)},{number(high)}h6m-3,0V{number(low)}m-3,0h6"
-    return tag("path", class_="bar", d=d)
-
-
-def dodged(xs: Sequence[float], near: float = 9.0, step: float = 10.0) -> list[float]:
-    """Points at almost the same place, moved apart around their middle; the order stays."""
-    order = sorted(range(len(xs)), key=lambda i: xs[i])
-    result = list(xs)
-    start = 0
-    for k in range(1, len(order) + 1):
-        if k < len(order) and xs[order[k]] - xs[order[k - 1]] < near:
-            continue
-        cluster = order[start:k]
-        middle = sum(xs[i] for i in cluster) / len(cluster)
-        if len(cluster) > 1:
-            for place, i in enumerate(sorted(cluster)):
-                result[i] = middle + (place - (len(cluster) - 1) / 2) * step
-        start = k
-    return result
-
-
-def beside(anchors: Sequence[tuple[float, float]], labels: Sequence[str], axes: Axes) -> Markup:
-    """Labels of points: right of their cluster where there is room, else left, with a thin line to each."""
-    parts = []
-    columns: dict[int, list[int]] = {}
-    for i, (x, _) in enumerate(anchors):
-        column = next((c for c in columns if abs(anchors[c][0] - x) < 60), i)
-        columns.setdefault(column, []).append(i)
-    for members in columns.values():
-        edge, start = max(anchors[i][0] for i in members), min(anchors[i][0] for i in members)
-        longest = max(len(labels[i]) for i in members) * LETTER
-        to_right = edge + 16 + longest < WIDTH
-        x = edge + 16 if to_right else start - 16
-        ys = spread_out([anchors[i][1] for i in members], LINE, axes.top + 6, axes.bottom - 6)
-        for i, y in zip(members, ys, strict=True):
-            from_x = anchors[i][0] + (7 if to_right else -7)
-            to_x = x - 3 if to_right else x + 3
-            parts.append(tag("path", class_="lead", d=f"M{points([(from_x, anchors[i][1]), (to_x, y)])}"))
-            kind = "label" if to_right else "label end"
-            parts.append(tag("text", labels[i], class_=kind, x=number(x), y=number(y), dy="0.35em"))
-    return Markup("").join(parts)
-
-
-def layers_figure(summary: Summary, series: Callable[[str], int]) -> Markup | None:
+def layers_chart(summary: Summary, series: Series) -> Chart | None:
     """Visual tokens that enter each decoder layer: the mean, and the range over samples where they differ."""
     shown = [(m, m.tokens) for m in summary.methods if m.tokens]
     if not shown:
         return None
-    count = max(len(t.mean) for _, t in shown)
-    room = max(len(short(m.label)) for m, _ in shown) * LETTER + 30
-    axes = Axes((0.0, float(count)), (0.0, summary.full_tokens * 1.04), right=WIDTH - room)
-    layers = [t for t in ticks(0, count - 1, 8) if t == int(t)]
-    y_ticks = [*[t for t in ticks(0, summary.full_tokens) if t < summary.full_tokens * 0.94], summary.full_tokens]
-    parts = [shifted_axes(axes, layers, y_ticks)]
-    same: dict[tuple[float, ...], list[MethodSummary]] = {}
-    for m, tokens in shown:
-        curve = tuple(tokens.mean.round(3))
-        same.setdefault(curve, []).append(m)
-        if (tokens.low < tokens.high).any():
-            outline = [*steps(axes, tokens.high), *reversed(steps(axes, tokens.low))]
-            parts.append(tag("polygon", class_=f"band {hue(series(m.label))}", points=points(outline)))
-    for curve, members in same.items():
-        parts.append(staircase(steps(axes, curve), [hue(series(m.label)) for m in members]))
-    ends = [(m, axes.x(len(t.mean)), axes.y(t.mean[-1])) for m, t in shown]
-    ys = spread_out([y for _, _, y in ends], LINE, axes.top + 6, axes.bottom - 6)
-    for (m, x, end), y in zip(ends, ys, strict=True):
-        parts.append(tag("path", class_="lead", d=f"M{points([(x, end), (x + 8, y)])}"))
-        parts.append(marker(series(m.label), x + 16, y))
-        parts.append(tag("text", short(m.label), class_="label", x=number(x + 26), y=number(y), dy="0.35em"))
-    said = "; ".join(f"{m.label}: from {t.mean[0]:.0f} to {t.mean[-1]:.0f}" for m, t in shown)
-    return figure("fig-layers", f"Visual tokens that enter each decoder layer. {said}.", *parts)
-
-
-def staircase(corners: Sequence[tuple[float, float]], hues: Sequence[str]) -> Markup:
-    """One line; methods that share it share it in dashes of each one's colour."""
-    dash, parts = 10, []
-    for k, colour in enumerate(hues):
-        dashes = None if len(hues) == 1 else f"{dash} {dash * (len(hues) - 1)}"
-        parts.append(
-            tag(
-                "polyline", class_=f"line {colour}", points=points(corners),
-                stroke_dasharray=dashes, stroke_dashoffset=-dash * k if dashes else None,
-            )
-        )  # fmt: skip
-    return Markup("").join(parts)
-
-
-def shifted_axes(axes: Axes, layers: Sequence[float], y_ticks: Sequence[float]) -> Markup:
-    """Axes whose horizontal ticks stand at the middle of a layer."""
-    plain = axes.draw("decoder layer", "visual tokens", [], y_ticks)
-    names = [
-        tag("text", f"{layer:g}", class_="tick middle", x=number(axes.x(layer + 0.5)), y=number(axes.bottom + 20))
-        for layer in layers
+    frames = [
+        pd.DataFrame({"method": m.label, "layer": range(len(t.mean)), "tokens": t.mean, "least": t.low, "most": t.high})
+        for m, t in shown
     ]
-    return plain + Markup("").join(names)
+    said = "; ".join(f"{m.label}: from {t.mean[0]:.0f} to {t.mean[-1]:.0f}" for m, t in shown)
+    margins = Margins(right=room([m.label for m, _ in shown]))
+    return Chart(
+        name="tokens-by-layer",
+        alt=f"Visual tokens that enter each decoder layer. {said}.",
+        data=pd.concat(frames, ignore_index=True),
+        draw=lambda figure: draw_layers(figure, shown, summary.full_tokens, series, margins),
+        size=(COLUMN, max(3.3, margins.bottom + margins.top + (len(shown) + 1) * LINE / 72)),
+    )
 
 
-def steps(axes: Axes, curve: Iterable[float]) -> list[tuple[float, float]]:
-    """[layers] as a staircase: layer i spans i to i + 1."""
-    return [(axes.x(i + side), axes.y(float(v))) for i, v in enumerate(curve) for side in (0, 1)]
+def draw_layers(
+    figure: Figure, shown: Sequence[tuple[MethodSummary, TokenStats]], full: float, series: Series, margins: Margins
+) -> None:
+    """The chart's contents. Methods with the same curve share a line, in dashes of each one's colour."""
+    axes = plot_area(figure, margins)
+    by_layer(axes, max(len(t.mean) for _, t in shown))
+    axes.set_ylim(0, full * 1.04)
+    axes.set_yticks([*(t for t in MaxNLocator(5).tick_values(0, full) if 0 <= t < full * 0.94), full])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylabel("visual tokens")
+    same: dict[tuple[float, ...], list[int]] = {}
+    for m, tokens in shown:
+        number = series(m.label)
+        same.setdefault(tuple(tokens.mean.round(3)), []).append(number)
+        if (tokens.low < tokens.high).any():
+            band(axes, tokens.low, tokens.high, colour(number))
+    for curve, members in same.items():
+        for place, number in enumerate(members):
+            dashes = (-DASH * place, (DASH, DASH * (len(members) - 1))) if len(members) > 1 else "solid"
+            steps(axes, curve, color=colour(number), linestyle=dashes, linewidth=2, dash_capstyle="butt")
+    names = [Named(len(t.mean), float(t.mean[-1]), m.label, series(m.label)) for m, t in shown]
+    name_at_right(axes, names)
 
 
-def veil(trace: KeepTrace, stage: Stage) -> Markup:
-    """The SVG path over the cells that a stage no longer has, in units of cells."""
-    return Markup("".join(f"M{c},{r}h{n}v1h-{n}z" for r, c, n in cell_runs(~stage.keep, trace.grid[1])))
+def by_layer(axes: Axes, layers: int) -> None:
+    """A horizontal axis of layers, each as wide as 1, its number in its middle."""
+    axes.set_xlim(0, layers)
+    shown = [int(t) for t in MaxNLocator(7, integer=True).tick_values(0, layers - 1) if 0 <= t < layers]
+    axes.set_xticks([t + 0.5 for t in shown], [str(t) for t in shown])
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("decoder layer")
+
+
+def steps(axes: Axes, curve: Sequence[float], starts: Sequence[float] | None = None, **how: object) -> None:
+    """A staircase: the i-th value holds from starts[i] (i) to the next, the last one start being the end."""
+    edges = np.arange(len(curve) + 1) if starts is None else np.asarray(starts)
+    corners = np.repeat(edges, 2)[1:-1]
+    axes.plot(corners, np.repeat(curve, 2), **how)  # type: ignore[arg-type]
+
+
+def band(
+    axes: Axes,
+    low: ArrayLike,
+    high: ArrayLike,
+    tint: str,
+    starts: Sequence[float] | None = None,
+    alpha: float = 0.16,
+) -> None:
+    """The room between two staircases."""
+    edges = np.arange(np.size(low) + 1) if starts is None else np.asarray(starts)
+    axes.fill_between(
+        np.repeat(edges, 2)[1:-1], np.repeat(low, 2), np.repeat(high, 2), color=tint, alpha=alpha, linewidth=0
+    )

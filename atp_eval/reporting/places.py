@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from markupsafe import Markup
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from atp_eval.analysis import Agreement, Compared, Interval, Place
-from atp_eval.reporting.adaptive import Panel
-from atp_eval.reporting.figures import WIDTH, Axes, figure
-from atp_eval.reporting.svg import hue, marker, number, points, short, tag, ticks
+from atp_eval.analysis import Agreement, Compared, Place
+from atp_eval.plotting import COLUMN, RULE, SERIES, SOFT, Chart, Margins, Panel, Panels, colour, plot_area
+from atp_eval.reporting.figures import band, by_layer, steps
+from atp_eval.reporting.labels import LETTER, SIZE, mark, short
 
-SMALL = (224.0, 168.0)  # a panel; two stand side by side on a phone
-LINE = 25.0  # height of a method's line
-NAMES = 186.0  # room for methods' names
+SMALL = (2.33, 1.75)  # inches of a panel; two stand side by side on a phone
+ROW = 0.26  # inches of a method's line
+Series = Callable[[str], int]
 
 
 class Stretch(NamedTuple):
@@ -34,84 +37,102 @@ def stretches(place: Place, layers: int) -> Iterator[Stretch]:
             yield Stretch(start, end, recall)
 
 
-def recall_panels(asked: Sequence[Place], layers: int, name: str, series: Callable[[str], int]) -> list[Panel]:
+def recall_panels(asked: Sequence[Place], layers: int, name: str, series: Series) -> Panels | None:
     """A panel a method, on equal axes: the share of the cells asked about that is kept, in per cent, from its first
-    prune point on; the share of all cells, which chance would give, is dashed."""
+    prune point on; the share of all cells, which chance would give, is dashed. None without any."""
     curves = {p.label: list(stretches(p, layers)) for p in asked}
     shown = [s.recall for curve in curves.values() for s in curve]
     highest = max([max(r.chance, r.value.high if r.value.bounded else r.value.value) for r in shown], default=1.0)
-    axes = Axes(
-        (0.0, float(layers)), (0.0, min(100.0, 105 * highest)),
-        right=SMALL[0] - 6, left=46.0, top=8.0, bottom=SMALL[1] - Axes.foot,
-    )  # fmt: skip
-    return [
-        Panel(p.label, panel(f"fig-asked-{name}-{i}", p.label, curves[p.label], layers, axes, series(p.label)))
-        for i, p in enumerate(asked, 1)
-    ]
+    top = min(100.0, 105 * highest)
+
+    def drawing(label: str, curve: Sequence[Stretch]) -> Callable[[Axes], None]:
+        return lambda axes: draw_recall(axes, curve, layers, top, series(label))
+
+    panels = tuple(
+        Panel(
+            label,
+            f"kept of the cells asked about. {said(curve)}.",
+            pd.DataFrame([row(label, s) for s in curve]),
+            drawing(label, curve),
+        )
+        for label, curve in curves.items()
+    )
+    alt = "Kept of the cells asked about, by layer and method, and of all cells."
+    return Panels(f"asked-{name}", alt, panels, SMALL, Margins(0.48, 0.06, 0.46, 0.06)) if panels else None
 
 
-def panel(name: str, label: str, curve: Sequence[Stretch], layers: int, axes: Axes, mark: int) -> Markup:
-    """One method's staircase with its interval, over that of chance."""
-    parts = [axes.draw("decoder layer", "kept, %", [], ticks(*axes.y_range, 4))]
-    for layer in (t for t in ticks(0, layers - 1, 6) if t == int(t)):
-        x = number(axes.x(layer + 0.5))
-        parts.append(tag("text", f"{layer:g}", class_="tick middle", x=x, y=number(axes.bottom + 20)))
-    ends = [(s, s.recall.value if s.recall.value.bounded else Interval(*[s.recall.value.value] * 3)) for s in curve]
-    outline = [
-        *staircase(axes, [(s, i.high) for s, i in ends]),
-        *reversed(staircase(axes, [(s, i.low) for s, i in ends])),
-    ]
-    parts.append(tag("polygon", class_=f"band {hue(mark)}", points=points(outline)))
-    chance = points(staircase(axes, [(s, s.recall.chance) for s in curve]))
-    parts.append(tag("polyline", class_="line chance", points=chance))
-    own = points(staircase(axes, [(s, s.recall.value.value) for s in curve]))
-    parts.append(tag("polyline", class_=f"line {hue(mark)}", points=own))
-    said = "; ".join(
+def said(curve: Sequence[Stretch]) -> str:
+    """A method's figures in words."""
+    return "; ".join(
         f"from layer {s.start}: {100 * s.recall.value.value:.1f} %, by chance {100 * s.recall.chance:.1f} %"
         for s in curve
     )
-    return figure(name, f"{label}: kept of the cells asked about. {said}.", *parts, size=SMALL)
 
 
-def staircase(axes: Axes, values: Sequence[tuple[Stretch, float]]) -> list[tuple[float, float]]:
-    """Shares in [0, 1] as corners."""
-    return [(axes.x(layer), axes.y(100 * value)) for s, value in values for layer in (s.start, s.end)]
+def row(label: str, s: Stretch) -> dict[str, Any]:
+    """Of the data."""
+    value = s.recall.value
+    return {
+        **{"method": label, "first_layer": s.start, "last_layer": s.end - 1, "kept": value.value},
+        **{"kept_low": value.low, "kept_high": value.high, "chance": s.recall.chance},
+    }
+
+
+def draw_recall(axes: Axes, curve: Sequence[Stretch], layers: int, top: float, number: int) -> None:
+    """One method's staircase with its interval, over that of chance."""
+    by_layer(axes, layers)
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylabel("kept, %")
+    if not curve:
+        return
+    starts = [s.start for s in curve] + [curve[-1].end]
+    bounds = [(i.low, i.high) if (i := s.recall.value).bounded else (i.value, i.value) for s in curve]
+    low, high = ([100 * b for b in side] for side in zip(*bounds, strict=True))
+    band(axes, low, high, colour(number), starts)
+    steps(axes, [100 * s.recall.chance for s in curve], starts, color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
+    steps(axes, [100 * s.recall.value.value for s in curve], starts, color=colour(number), linewidth=2)
+
+
+def places_chart(places: Sequence[Place], found: Agreement, name: str, series: Series) -> Chart:
+    """A line a method: the mean row of the cells that enter the last layer, with its interval; 0 is the top."""
+    last = found.shape.layers - 1
+    rows = {p.label: p.row[p.span(last)] for p in places}
+    told = "; ".join(f"{label}: {num(value.value)}" for label, value in rows.items())
+    margins = Margins(left=0.2 + LETTER * max(len(short(label)) for label in rows) / 72, top=0.3, bottom=0.46)
+    frame = pd.DataFrame(
+        {"method": label, "mean_row": row.value, "mean_row_low": row.low, "mean_row_high": row.high}
+        for label, row in rows.items()
+    )
+    if found.asked_row:
+        frame["asked_row"] = found.asked_row.value
+
+    def draw(figure: Figure) -> None:
+        axes = plot_area(figure, margins)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        axes.set_yticks(range(len(rows)), [short(label) for label in rows], fontsize=SIZE, color="#1d1f22")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("mean row of kept cells")
+        axes.axvline(0.5, color=RULE, linewidth=1.2, zorder=1)
+        for x, text, where in ((0, "top", "left"), (0.5, "middle", "center"), (1, "bottom", "right")):
+            axes.text(x, -0.75, text, ha=where, va="bottom", color=SOFT, fontsize=SIZE)
+        if found.asked_row:
+            axes.axvline(found.asked_row.value, color=SERIES[0], linewidth=1.4, linestyle=(0, (1, 2)), zorder=2)
+        for y, (label, value) in enumerate(rows.items()):
+            if value.bounded:
+                axes.plot([value.low, value.high], [y, y], color=SOFT, linewidth=1.2, zorder=3)
+            if math.isfinite(value.value):
+                mark(axes, value.value, y, series(label))
+
+    height = ROW * len(rows) + margins.top + margins.bottom
+    text = f"Mean row of the cells that enter the last layer, 0 at the top, 1 at the bottom. {told}."
+    return Chart(f"places-{name}", text, frame, draw, (COLUMN, height))
 
 
 def num(place: float) -> str:
     """`0.51`, or a dash where there is none."""
     return f"{place:.2f}" if math.isfinite(place) else "–"
-
-
-def places_figure(places: Sequence[Place], found: Agreement, name: str, series: Callable[[str], int]) -> Markup:
-    """A line a method: the mean row of the cells that enter the last layer, with its interval; 0 is the top."""
-    last = found.shape.layers - 1
-    top, bottom = 26.0, 26.0 + LINE * len(places)
-    axes = Axes((0.0, 1.0), (0.0, 1.0), right=WIDTH - 16, left=NAMES, top=top, bottom=bottom)
-    parts = []
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = number(axes.x(value))
-        kind = "axis" if value == 0.5 else "grid"
-        parts.append(tag("line", class_=kind, x1=x, x2=x, y1=number(top), y2=number(bottom)))
-        parts.append(tag("text", f"{value:g}", class_="tick middle", x=x, y=number(bottom + 18)))
-    for value, text in ((0.0, "top"), (0.5, "middle"), (1.0, "bottom")):
-        kind = "tick middle" if value < 1 else "tick end"
-        parts.append(
-            tag("text", text, class_=kind, x=number(axes.x(value) + (8 if value == 1 else 0)), y=number(top - 8))
-        )
-    if found.asked_row:
-        x = number(axes.x(found.asked_row.value))
-        parts.append(tag("line", class_="wanted", x1=x, x2=x, y1=number(top), y2=number(bottom)))
-    for i, p in enumerate(places):
-        y, row = top + LINE * (i + 0.5), p.row[p.span(last)]
-        parts.append(tag("text", short(p.label, 24), class_="label", x=2, y=number(y), dy="0.35em"))
-        if row.bounded:
-            low, high = number(axes.x(row.low)), number(axes.x(row.high) - axes.x(row.low))
-            parts.append(tag("path", class_="bar", d=f"M{low},{number(y - 3)}v6m0,-3h{high}m0,-3v6"))
-        if math.isfinite(row.value):
-            parts.append(marker(series(p.label), axes.x(row.value), y))
-    middle = number((axes.left + axes.right) / 2)
-    parts.append(tag("text", "mean row of kept cells", class_="title middle", x=middle, y=number(bottom + 38)))
-    said = "; ".join(f"{p.label}: {num(p.row[p.span(last)].value)}" for p in places)
-    text = f"Mean row of the cells that enter the last layer, 0 at the top, 1 at the bottom. {said}."
-    return figure(f"fig-places-{name}", text, *parts, size=(WIDTH, bottom + 46))
