@@ -113,7 +113,7 @@ def rendered(found: Sequence[Claim], everything: Sequence[Claim], whole: bool) -
         ours = f"{s.measured.value:,.1f}{' *' if s.note else ''}" if s.measured else ""
         worked = f"{s.worked_out} {s.spread}".strip()
         row = [
-            s.where,
+            f"{s.where}, {s.what}",
             f"{s.printed} {s.unit}",
             worked,
             *([ours] if measured else []),

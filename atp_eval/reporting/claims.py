@@ -33,11 +33,15 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A claim as it is written. kept: whether it is a share of the upper bound's score, below that score. worked_out:
-    what arithmetic gives; spread: what rounding allows it to be; how: the arithmetic; all empty where nothing follows.
+    """A claim as it is written.
+
+    where: `Tab. 1`. what: row and column. kept: whether it is a share of the upper bound's score, below that score.
+    worked_out: what arithmetic gives; spread: what rounding allows it to be; how: the arithmetic; all empty where
+    nothing follows.
     """
 
     where: str
+    what: str
     printed: str
     unit: str
     kept: bool
@@ -121,7 +125,8 @@ def shown(claim: Claim) -> Shown:
     found, digits, kept = claim.recomputed, claim.printed.digits + 1, claim.column.endswith(KEPT)
     wide = found is not None and found.high - found.low > 1e-9
     return Shown(
-        where=", ".join([claim.table, *([claim.title] if "." in claim.key else []), claim.row, title(claim.column)]),
+        where=claim.table,
+        what=", ".join([*([claim.title] if "." in claim.key else []), claim.row, title(claim.column)]),
         printed=printed(claim.printed),
         unit=claim.printed.unit,
         kept=kept,
