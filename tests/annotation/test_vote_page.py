@@ -307,6 +307,10 @@ def test_hostile_text_runs_nothing_and_keeps_the_layout(browser: Browser, tmp_pa
             answers = opened.page.locator(".said").all_inner_texts()
             assert any("<img src=x" in text for text in answers)
             assert any(f"({10**6 - LONGEST_ANSWER:,} more characters)" in text for text in answers)
+            for _ in ballot.items:
+                assert opened.page.locator("h2 *, .said *").count() == 0  # text, whichever side it stands on
+                opened.press("1")
+            assert opened.noise == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
