@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from atp_eval.reporting.svg import clean
 SIZE, LINE, LETTER = 8.5, 11.5, 5.4  # points: of a name, between two, and about a letter's width
 GAP = 14.0  # points between the plot and the marks
 LONGEST = 24  # characters
+OPTICAL = {"*": 1.5, "P": 1.15, "X": 1.15, "^": 1.1, "v": 1.1}  # marks that look smaller than they are
 
 
 class Named(NamedTuple):
@@ -53,6 +53,7 @@ def name_at_right(axes: Axes, named: Sequence[Named]) -> None:
 def mark(axes: Axes, x: float, y: float, series: int, size: float = 6.0) -> None:
     """A method's mark, as beside its name in text; the reference is hollow."""
     hollow = series == 0
+    size *= OPTICAL.get(marker(series), 1.0)
     axes.plot(
         [x], [y], marker(series), color=colour(series), markersize=size, clip_on=False, zorder=5,
         markerfacecolor=PAPER if hollow else colour(series), markeredgecolor=INK if hollow else PAPER,
@@ -97,21 +98,21 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     return found
 
 
-def dodged(
-    xs: Sequence[float], ranks: Sequence[float], near: float, step: float, most: float = math.inf
-) -> list[float]:
-    """Points at almost the same place, moved apart around their middle, over `most` at most, highest rank first."""
-    order = sorted(range(len(xs)), key=lambda i: xs[i])
-    result = list(xs)
-    start = 0
-    for k in range(1, len(order) + 1):
-        if k < len(order) and xs[order[k]] - xs[order[k - 1]] < near:
-            continue
-        cluster = sorted(order[start:k], key=lambda i: -ranks[i])
-        middle = sum(xs[i] for i in cluster) / len(cluster)
-        if len(cluster) > 1:
-            apart = min(step, most / (len(cluster) - 1))
-            for place, i in enumerate(cluster):
-                result[i] = middle + (place - (len(cluster) - 1) / 2) * apart
-        start = k
-    return result
+def swarm(xs: Sequence[float], spans: Sequence[tuple[float, float]], gap: float) -> list[float]:
+    """Where to draw vertical spans (low, high) lest they hide each other: beside their place, by turns right and left,
+    and as near as there is room; those that nothing is in the way of stay."""
+    placed: dict[int, float] = {}
+    for i in sorted(range(len(xs)), key=lambda i: (spans[i], i)):
+        free = (
+            x
+            for step in range(len(xs) + 1)
+            for x in (xs[i] + step * gap, xs[i] - step * gap)
+            if all(abs(x - other) >= gap - 1e-9 or apart(spans[i], spans[j]) for j, other in placed.items())
+        )
+        placed[i] = next(free, xs[i])
+    return [placed[i] for i in range(len(xs))]
+
+
+def apart(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two spans have nothing in common."""
+    return first[1] < second[0] or second[1] < first[0]

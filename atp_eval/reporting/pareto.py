@@ -20,9 +20,9 @@ from atp_eval.plotting import COLUMN, RULE, SOFT, Chart, Margins, plot_area
 from atp_eval.reporting.adaptive import listed
 from atp_eval.reporting.agreement import named
 from atp_eval.reporting.fairness import scale_of
-from atp_eval.reporting.labels import LINE, Named, dodged, mark, name_at_right, room, size_in_points
+from atp_eval.reporting.labels import LINE, Named, mark, name_at_right, room, size_in_points, swarm
 
-NEAR, STEP, MOST = 5.0, 6.0, 30.0  # points: marks that would hide each other, moved apart, and how far in all
+APART = 6.0  # points between marks that would hide each other
 Series = Callable[[str], int]
 
 
@@ -195,14 +195,15 @@ def draw(figure: Figure, found: Tradeoff, series: Series, margins: Margins) -> N
 
 
 def places(axes: Axes, points: Sequence[Point]) -> dict[str, float]:
-    """Where marks stand: side by side where budgets are equal, so that none hides another; the best one first, lest
-    lines to names cross marks. Costs that have an interval stay where they are."""
+    """Where marks stand: side by side where budgets are equal and intervals overlap, so that none hides another. Costs
+    that have an interval stay where they are."""
     if any(p.cost.bounded for p in points):
         return {p.label: p.cost.value for p in points}
-    (left, right), (width, _) = axes.get_xlim(), size_in_points(axes)
-    scale = (right - left) / width
-    ranks = [p.retention.value for p in points]
-    found = dodged([p.cost.value / scale for p in points], ranks, NEAR, STEP, MOST)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    width, height = size_in_points(axes)
+    scale, mark_height = (right - left) / width, APART / 2 * (top - bottom) / height
+    ends = [(*extent(p.retention), p.retention.value - mark_height, p.retention.value + mark_height) for p in points]
+    found = swarm([p.cost.value / scale for p in points], [(min(e), max(e)) for e in ends], APART)
     return {p.label: x * scale for p, x in zip(points, found, strict=True)}
 
 

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from atp_eval.errors import UserError
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import seaborn as sns
+from atp_eval.plotting import PAGE, Chart, colour, write_chart
 
 Log = Sequence[Mapping[str, Any]]
 PANELS = ("loss_lm", "average_tokens", "theta", "grad_norm_modules")
@@ -30,29 +29,43 @@ TITLES = {
 
 
 def draw_curves(logs: Mapping[str, Log], figure: Path) -> None:
-    """One figure of some trainings by name: Eq. 13's average and Eq. 14's language loss over steps, theta_r (lines) and
-    theta_s (dashed) of each prune layer, and gradient norms, which DeepSpeed does not log."""
-    sns.set_theme(style="whitegrid", context="paper")
-    panels, axes = plt.subplots(2, 2, figsize=(9, 6), constrained_layout=True, squeeze=False)
-    colours = sns.color_palette("colorblind", len(logs))
-    for ax, panel in zip(axes.flat, PANELS, strict=True):
-        for (name, log), colour in zip(logs.items(), colours, strict=True):
-            for key in _keys(log, panel):
-                steps, values = series(log, key)
-                dashed = key.startswith("theta_s")
-                ax.plot(steps, values, color=colour, linestyle="--" if dashed else "-", label=name, linewidth=1.4)
-                if panel == "theta" and steps:
-                    layer = f"layer {key.rpartition('_')[2]}"
-                    ax.annotate(
-                        layer, (steps[-1], values[-1]), (3, -2), textcoords="offset points", fontsize=6, color=colour
-                    )
-        ax.set(title=TITLES[panel], xlabel="step")
-        ax.margins(x=0.12 if panel == "theta" else 0.04)
-    handles = [plt.Line2D([], [], color=colour) for colour in colours]
-    panels.legend(handles, list(logs), loc="outside lower center", ncols=min(4, len(logs)))
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    panels.savefig(figure, dpi=130)
-    plt.close(panels)
+    """Write a figure of some trainings by name, of the kind that its ending says, with its data beside it (CSV)."""
+    write_chart(chart(logs, figure.stem), figure.parent, (figure.suffix.lstrip(".") or "png",))
+
+
+def chart(logs: Mapping[str, Log], name: str) -> Chart:
+    """Eq. 13's average and Eq. 14's language loss over steps, theta_r (lines) and theta_s (dashed) of each prune layer,
+    and gradient norms, which DeepSpeed does not log."""
+    curves = [
+        (training, panel, key, number, *series(log, key))
+        for panel in PANELS
+        for number, (training, log) in enumerate(logs.items(), 1)
+        for key in _keys(log, panel)
+    ]
+    rows = [
+        {"training": training, "number": key, "step": step, "value": value}
+        for training, _, key, _, steps, values in curves
+        for step, value in zip(steps, values, strict=True)
+    ]
+    ends = [f"{training} {key}: {values[-1]:.4g}" for training, _, key, _, _, values in curves if values]
+
+    def draw(figure: Figure) -> None:
+        axes = dict(zip(PANELS, figure.subplots(2, 2).flat, strict=True))
+        for _, panel, key, number, steps, values in curves:
+            dashed = key.startswith("theta_s")
+            axes[panel].plot(steps, values, color=colour(number), linestyle="--" if dashed else "-")
+            if panel == "theta" and steps:
+                layer, offset = f"layer {key.rpartition('_')[2]}", (3, -2)
+                end = (steps[-1], values[-1])
+                axes[panel].annotate(layer, end, offset, textcoords="offset points", fontsize=6, color=colour(number))
+        for panel, ax in axes.items():
+            ax.set(title=TITLES[panel], xlabel="step")
+            ax.margins(x=0.12 if panel == "theta" else 0.04)
+        handles = [Line2D([], [], color=colour(number)) for number in range(1, len(logs) + 1)]
+        figure.legend(handles, list(logs), loc="outside lower center", ncols=min(4, len(logs)))
+
+    alt = f"Training curves: {', '.join(TITLES.values())}. At the end: {'; '.join(ends)}."
+    return Chart(name, alt, pd.DataFrame(rows), draw, (PAGE, 5.0))
 
 
 def series(log: Log, key: str) -> tuple[list[int], list[float]]:

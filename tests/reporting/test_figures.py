@@ -1,75 +1,83 @@
-"""Ticks, labels and coordinates of the figures."""
+"""The figures of the comparison page: what is drawn where, who is on the front, labels that stand apart."""
 
 from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from synthetic import METHODS, FakeMethod, write_run
 
-from atp_eval.analysis import summarise
+from atp_eval.analysis import Interval, Summary, summarise
+from atp_eval.plotting import Chart, colour, drawn
 from atp_eval.records import Run
-from atp_eval.reporting.build import numbered
-from atp_eval.reporting.figures import HEIGHT, WIDTH, dodged, layers_figure, retention_figure
-from atp_eval.reporting.svg import MARKERS, hue, marker, short, spread_out, tag, ticks
-
-numbers = st.floats(-1e6, 1e6)
-
-
-@given(numbers, st.floats(1e-3, 1e6), st.integers(2, 10))
-def test_ticks_are_even_and_inside(low: float, width: float, about: int) -> None:
-    found = ticks(low, low + width, about)
-    assert all(low - width * 1e-6 <= t <= low + width * (1 + 1e-6) for t in found)
-    assert len(found) <= 2 * about + 2
-    steps = {round((b - a) / width, 4) for a, b in itertools.pairwise(found)}
-    assert len(steps) <= 1
-
-
-def test_ticks_are_round() -> None:
-    assert ticks(0, 576, 6) == [0, 100, 200, 300, 400, 500]
-    assert ticks(80, 100) == [80, 85, 90, 95, 100]
-    assert ticks(5, 5) == [5]
+from atp_eval.reporting.contents import numbered
+from atp_eval.reporting.figures import layers_chart
+from atp_eval.reporting.inline import inline
+from atp_eval.reporting.labels import LINE, apart, short, size_in_points, spread_out, swarm
+from atp_eval.reporting.pareto import Point, Tradeoff, front, front_words, tradeoff_parts, tradeoffs
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=15))
 def test_labels_stand_apart_in_order_and_inside(wanted: list[float]) -> None:
     found = spread_out(wanted, 17.0, 0.0, 300.0)
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed = [found[i] for i in order]
+    placed = [found[i] for i in sorted(range(len(wanted)), key=lambda i: wanted[i])]
     assert all(b - a >= 17.0 - 1e-6 for a, b in itertools.pairwise(placed))
-    assert max(found) <= 300.0 + 1e-6
+    assert min(found) >= -1e-6 and max(found) <= 300.0 + 1e-6
 
 
 def test_labels_with_room_stay_where_they_are() -> None:
     assert spread_out([200.0, 50.0, 100.0], 17.0, 0.0, 300.0) == [200.0, 50.0, 100.0]
+    assert spread_out([100.0, 100.0], 10.0, 0.0, 300.0) == [95.0, 105.0]
+    assert spread_out([299.0, 298.0], 10.0, 0.0, 300.0) == [300.0, 290.0]
 
 
-@given(st.lists(st.floats(0, 500), min_size=1, max_size=10))
-def test_points_move_only_when_they_would_hide_each_other(xs: list[float]) -> None:
-    found = dodged(xs)
-    order = sorted(range(len(xs)), key=lambda i: xs[i])
-    for i in order:
-        if all(abs(xs[i] - xs[j]) >= 9.0 for j in order if j != i):
-            assert found[i] == xs[i]
+spans = st.lists(st.tuples(st.floats(0, 60), st.floats(0, 50), st.floats(0, 20)), min_size=1, max_size=12)
 
 
-def test_marks_differ_in_shape_and_in_colour() -> None:
-    seen = [(MARKERS[(i - 1) % len(MARKERS)], hue(i)) for i in range(1, 25)]
-    assert len(set(seen)) == 24
-    assert "reference" in marker(0)
+@given(spans)
+def test_marks_do_not_hide_each_other_and_move_only_if_they_would(found: list[tuple[float, float, float]]) -> None:
+    xs, where = [x for x, _, _ in found], [(low, low + length) for _, low, length in found]
+    drawn_at = swarm(xs, where, 6.0)
+    for i, j in itertools.combinations(range(len(xs)), 2):
+        assert abs(drawn_at[i] - drawn_at[j]) >= 6.0 - 1e-6 or apart(where[i], where[j])
+    for i in range(len(xs)):
+        if all(abs(xs[i] - xs[j]) >= 100.0 or apart(where[i], where[j]) for j in range(len(xs)) if j != i):
+            assert drawn_at[i] == xs[i]
 
 
-def test_attributes_and_children_are_escaped() -> None:
-    found = tag("text", "<b>", title='" onload="x', class_="a", stroke_width=2, data_x=None)
-    assert found == '<text title="&#34; onload=&#34;x" class="a" stroke-width="2">&lt;b&gt;</text>'
-
-
-def test_long_labels_end_in_an_ellipsis() -> None:
+def test_long_labels_end_in_an_ellipsis_and_carry_nothing_unsafe() -> None:
     assert short("fastv@144") == "fastv@144"
     assert short("x" * 40, 10) == "x" * 9 + "…"
+    assert short("a\x00b\nc\u202e", 99) == "a⟨U+0000⟩b c⟨U+202E⟩"
+
+
+# ------------------------------------------------------------------ the front
+
+
+def point(label: str, cost: float, retention: float, half: float = 1.0, **how: bool) -> Point:
+    return Point(
+        label, how.get("is_reference", False), Interval(cost), Interval(retention, retention - half, retention + half)
+    )
+
+
+def test_the_front_holds_whom_nobody_beats() -> None:
+    points = [point("upper", 576, 100, is_reference=True), point("a", 60, 80), point("b", 144, 90), point("c", 144, 85)]
+    assert front(points) == ("a", "b")
+    assert front([*points, point("d", 59, 91)]) == ("d",)
+    assert front([point("a", 60, 80), point("twin", 60, 80)]) == ("a", "twin")
+
+
+def test_costs_within_a_percent_are_equal() -> None:
+    assert front([point("a", 143.0, 80), point("b", 144.0, 90)]) == ("b",)
+    assert front([point("a", 142.0, 80), point("b", 144.0, 90)]) == ("a", "b")
 
 
 @pytest.fixture(scope="module")
@@ -78,38 +86,145 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "wide": FakeMethod(0.8, [(1, (100, 300)), (4, (20, 90))], merged=5),
         "far": FakeMethod(0.9, [(1, 500)]),
     }
-    return write_run(tmp_path_factory.mktemp("run") / "one", methods=methods, documents=20)
+    return write_run(tmp_path_factory.mktemp("run") / "one", methods=methods, documents=40)
 
 
-def test_everything_lies_inside_the_figure(run: Run) -> None:
-    summary = summarise([run], resamples=50)
-    for figure in (retention_figure(summary, numbered(summary)), layers_figure(summary, numbered(summary))):
-        assert figure is not None
-        for x, y in re.findall(r"translate\(([-\d.]+) ([-\d.]+)\)", figure):
-            assert 0 <= float(x) <= WIDTH and 0 <= float(y) <= HEIGHT
-        for pair in re.findall(r'points="([^"]+)"', figure):
-            for point in pair.split():
-                x, y = map(float, point.split(","))
-                assert 0 <= x <= WIDTH and 0 <= y <= HEIGHT
+@pytest.fixture(scope="module")
+def summary(run: Run) -> Summary:
+    return summarise([run], resamples=200)
+
+
+def test_every_cost_that_is_known_has_a_front(summary: Summary) -> None:
+    found = {t.key: t for t in tradeoffs(summary)}
+    assert list(found) == ["tokens", "flops", "time"]
+    assert found["flops"].title.startswith("GFLOPs")
+    costs = {p.label: p.cost.value for p in found["flops"].points}
+    row = summary.fairness.row("far")
+    assert row is not None and row.flops is not None
+    assert costs["far"] == pytest.approx(row.flops / 1e9)
+    time = {p.label: p.cost for p in found["time"].points}
+    assert time["grid@144"].bounded and 30 < time["grid@144"].value < 80
+
+
+def test_words_name_the_front_and_whom_chance_may_keep_off_it(summary: Summary) -> None:
+    def retention(label: str) -> Interval:
+        found = summary.method(label).retention
+        assert found is not None
+        return found
+
+    points = tuple(
+        Point(label, label == "upper_bound", Interval(cost), retention(label))
+        for label, cost in {"upper_bound": 576, "far": 144, "random@144": 144, "fastv@144": 144}.items()
+    )
+    text = front_words(summary, Tradeoff("tokens", "tokens", "tokens", points, front(points)))
+    assert text.startswith("Against tokens, far is on the front")
+    contrast = summary.contrast("random@144", "far") or summary.contrast("far", "random@144")
+    assert contrast is not None and abs(contrast.difference.value) > 5
+    assert "random@144" not in text  # it is clearly worse
+    twice = tuple(replace_cost(p, 60.0) if p.label == "random@144" else p for p in points)
+    text = front_words(summary, Tradeoff("tokens", "tokens", "tokens", twice, front(twice)))
+    assert "random@144 and far are on the front, each keeping more than the one before beyond chance" in text
+
+
+def replace_cost(p: Point, cost: float) -> Point:
+    return p._replace(cost=Interval(cost))
+
+
+def test_what_a_front_keeps_may_be_chance(summary: Summary) -> None:
+    """The same method twice, the dearer one with a little more: no contrast says anything of it."""
+    points = (point("a", 60, 80), point("b", 144, 81))
+    text = front_words(summary, Tradeoff("tokens", "tokens", "tokens", points, front(points)))
+    assert text == "Against tokens, a and b are on the front; what b keeps over the next cheaper may be chance."
+
+
+# ------------------------------------------------------------------ what is drawn
+
+
+def only_axes(figure: Figure) -> Axes:
+    (axes,) = figure.axes
+    return axes
+
+
+def charts(summary: Summary) -> list[Chart]:
+    parts = tradeoff_parts(summary, numbered(summary))
+    layers = layers_chart(summary, numbered(summary))
+    assert parts is not None and layers is not None
+    assert len(parts.costs) == len(parts.charts)
+    return [*parts.charts, layers]
+
+
+def test_everything_lies_inside_the_figure_and_every_method_is_named(summary: Summary) -> None:
+    for chart in charts(summary):
+        with drawn(chart) as figure:
+            figure.canvas.draw()
+            outline = figure.bbox.padded(2)
+            for text in only_axes(figure).texts:
+                box = text.get_window_extent()
+                assert outline.x0 <= box.x0 and box.x1 <= outline.x1 and outline.y0 <= box.y0 and box.y1 <= outline.y1
+            boxes = sorted((t.get_window_extent() for t in only_axes(figure).texts), key=lambda b: b.y0)
+            middles = [(b.y0 + b.y1) / 2 for b in boxes]
+            assert all(b - a > 0.8 * LINE * figure.dpi / 72 for a, b in itertools.pairwise(middles))
         for m in summary.methods:
-            assert m.label in figure
+            assert m.label in inline(chart) and m.label in set(chart.data["method"])
 
 
-def test_bands_are_drawn_where_samples_differ_only(run: Run) -> None:
-    summary = summarise([run], resamples=50)
-    figure = layers_figure(summary, numbered(summary))
-    assert figure is not None
-    assert figure.count("<polygon") == 1
+def test_marks_are_the_points_and_better_ones_lie_higher(summary: Summary) -> None:
+    parts = tradeoff_parts(summary, numbered(summary))
+    assert parts is not None
+    with drawn(parts.charts[2]) as figure:  # of time, where nothing is moved
+        shown = [line.get_xydata()[0] for line in only_axes(figure).lines if line.get_marker() not in ("None", None)]
+    data = parts.charts[2].data
+    left = [p for p in shown if p[0] <= data["time"].max() * 1.04]  # the others stand beside names
+    expected = sorted(zip(data["time"], data["retention"], strict=True))
+    np.testing.assert_allclose(sorted(map(tuple, left)), expected)
 
 
-def test_methods_with_one_curve_share_the_line_in_dashes(run: Run) -> None:
-    figure = layers_figure(summarise([run], resamples=50), numbered(summarise([run], resamples=50)))
-    assert figure is not None
-    assert len(re.findall(r'stroke-dasharray="10 10"', figure)) == 2  # fastv and random
+def test_bands_are_drawn_where_samples_differ_only(summary: Summary) -> None:
+    chart = layers_chart(summary, numbered(summary))
+    assert chart is not None
+    with drawn(chart) as figure:
+        bands = [
+            c
+            for c in only_axes(figure).collections
+            if type(c).__name__ in ("PolyCollection", "FillBetweenPolyCollection")
+        ]
+    assert len(bands) == 1
 
 
-def test_no_retention_no_figure(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_methods_with_one_curve_share_the_line_in_dashes(summary: Summary) -> None:
+    chart = layers_chart(summary, numbered(summary))
+    assert chart is not None
+    page = inline(chart)
+    assert len(re.findall(r"stroke-dasharray", page)) == 2  # fastv and random
+    offsets = re.findall(r'stroke-dashoffset="(-?[\d.]+)"', page)
+    assert len(set(offsets)) == 2
+
+
+def test_a_staircase_holds_from_layer_to_layer(summary: Summary) -> None:
+    chart = layers_chart(summary, numbered(summary))
+    assert chart is not None
+    with drawn(chart) as figure:
+        lines = {line.get_color(): line.get_xydata() for line in only_axes(figure).lines if len(line.get_xydata()) > 2}
+    grid = lines[colour(numbered(summary)("far"))]
+    assert grid[:4].tolist() == [[0, 576], [1, 576], [1, 500], [2, 500]]
+    assert grid[-1].tolist() == [8, 500]
+
+
+def test_no_retention_no_front(tmp_path_factory: pytest.TempPathFactory) -> None:
     run = write_run(tmp_path_factory.mktemp("run"), methods={"m": FakeMethod(0.5)}, benchmarks=["gqa"], documents=4)
     summary = summarise([run], resamples=20)
-    assert retention_figure(summary, numbered(summary)) is None
-    assert layers_figure(summary, numbered(summary)) is not None
+    assert tradeoff_parts(summary, numbered(summary)) is None
+    assert layers_chart(summary, numbered(summary)) is not None
+
+
+def test_unknown_sizes_and_times_leave_their_costs_out(summary: Summary) -> None:
+    methods = tuple(replace(m, timing=None) for m in summary.methods)
+    rows = tuple(replace(row, flops=None) for row in summary.fairness.rows)
+    bare = replace(summary, methods=methods, fairness=replace(summary.fairness, rows=rows))
+    assert [t.key for t in tradeoffs(bare)] == ["tokens"]
+
+
+def test_the_size_of_axes_is_told_in_points() -> None:
+    figure = plt.figure(figsize=(4, 2))
+    assert size_in_points(figure.add_axes((0.25, 0.25, 0.5, 0.5))) == pytest.approx((144, 72))
+    plt.close(figure)

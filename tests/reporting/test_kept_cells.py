@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from synthetic import METHODS, FakeMethod, write_run
 from test_page import HOSTILE, Outline, build
 
@@ -25,11 +26,12 @@ from atp_eval.analysis import (
 )
 from atp_eval.analysis.cells import Shape
 from atp_eval.analysis.tokens import TokenAverages
+from atp_eval.plotting import drawn
 from atp_eval.records import Run
 from atp_eval.reporting.agreement import Part, agreement_parts, overlap_words, place_words, recall_words, shade
-from atp_eval.reporting.build import numbered
+from atp_eval.reporting.contents import numbered
 from atp_eval.reporting.fairness import quantity, verdict
-from atp_eval.reporting.places import SMALL, places_figure, recall_panels
+from atp_eval.reporting.places import places_chart, recall_panels
 from atp_eval.reporting.svg import UNSAFE, clean
 
 NBSP = "\u00a0"
@@ -209,8 +211,8 @@ def test_who_is_not_shown_is_named() -> None:
 
 def test_one_method_has_no_overlaps_and_unknown_cells_no_panels() -> None:
     alone = part(replace(FOUND, groups=(("a@9",),), overlaps=(), places=(replace(PLACES[0], recall=()),)))
-    assert alone.heat == () and alone.overlaps.rows == () and alone.panels == () and alone.recalls.rows == ()
-    assert len(alone.words) == 1 and 'class="mark' in alone.chart
+    assert alone.heat == () and alone.overlaps.rows == () and alone.panels is None and alone.recalls.rows == ()
+    assert len(alone.words) == 1 and alone.chart.data["method"].tolist() == ["a@9"]
 
 
 def test_nobody_nothing() -> None:
@@ -228,35 +230,43 @@ def test_the_largest_group_comes_first_with_its_tokens() -> None:
     assert wide[0].title == "9 to 20 tokens"
 
 
+def lines(axes: Axes, marked: bool) -> list[list[list[float]]]:
+    """Corners of the lines, or places of the marks, that were drawn."""
+    return [
+        line.get_xydata().tolist() for line in axes.lines if (line.get_marker() not in ("None", None)) == marked
+    ]  # fmt: skip
+
+
 def test_panels_have_equal_axes_and_start_where_something_is_pruned() -> None:
-    first, second, third = recall_panels(PLACES, 4, "1", NUMBERS)
-    assert [p.label for p in (first, second, third)] == ["a@9", "b@9", "c@9"]
-    ticks = [re.findall(r"class=.tick[^>]*>([^<]*)<", p.chart) for p in (first, second)]
-    assert ticks[0] == ticks[1] and {"0", "10", "20"} <= set(ticks[0])
-    for panel in (first, second, third):
-        corners = [
-            tuple(map(float, pair.split(",")))
-            for line in re.findall(r'points="([^"]+)"', panel.chart)
-            for pair in line.split()
-        ]
-        assert len(corners) == 4 + 2 + 2
-        assert all(0 <= x <= SMALL[0] and 0 <= y <= SMALL[1] for x, y in corners)
-        assert min(x for x, _ in corners) > 46 + (SMALL[0] - 52) * 0.49  # layer 2 of 4
-    own, chance = (re.findall(r'class="line (?:s1|chance)" points="([^"]+)"', first.chart)[i] for i in (1, 0))
-    assert float(own.split(",")[1].split()[0]) == pytest.approx(122 - 114 * 25 / (1.05 * 27), abs=0.1)
-    assert float(own.split(",")[1].split()[0]) < float(chance.split(",")[1].split()[0])  # more is higher up
-    assert "from layer 2: 25.0 %, by chance 14.0 %" in first.chart
+    panels = recall_panels(PLACES, 4, "1", NUMBERS)
+    assert panels is not None and [p.label for p in panels.panels] == ["a@9", "b@9", "c@9"]
+    limits = []
+    for chart in panels.charts:
+        with drawn(chart) as figure:
+            (axes,) = figure.axes
+            limits.append((axes.get_xlim(), axes.get_ylim()))
+            chance, own = lines(axes, marked=False)
+            assert [x for x, _ in own] == [x for x, _ in chance] == [2, 4]
+            assert [y for _, y in chance] == pytest.approx([14, 14])
+    assert len(set(limits)) == 1 and limits[0] == ((0, 4), (0, pytest.approx(28.35)))
+    assert panels.charts[0].alt == "a@9: kept of the cells asked about. from layer 2: 25.0 %, by chance 14.0 %."
+    assert panels.whole.data["kept"].tolist() == [0.25, 0.05, 0.15]
+    assert recall_panels((), 4, "1", NUMBERS) is None
 
 
 def test_lower_rows_lie_further_right() -> None:
-    chart = places_figure(PLACES, FOUND, "1", NUMBERS)
-    size = [float(v) for v in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', chart)[0]]
-    marks = [tuple(map(float, p)) for p in re.findall(r"translate\(([-\d.]+) ([-\d.]+)\)\"></path>", chart)]
-    assert len(marks) == 3 and marks[1][0] < marks[2][0] < marks[0][0]
-    assert [y for _, y in marks] == sorted(y for _, y in marks)
-    assert all(0 <= x <= size[0] and 0 <= y <= size[1] for x, y in marks)
-    assert chart.count('class="bar"') == 3 and chart.count('class="wanted"') == 1
-    assert 'class="wanted"' not in places_figure(PLACES, replace(FOUND, asked_row=None), "1", NUMBERS)
+    chart = places_chart(PLACES, FOUND, "1", NUMBERS)
+    with drawn(chart) as figure:
+        (axes,) = figure.axes
+        marks = [where for (where,) in lines(axes, marked=True)]
+        names = [tick.get_text() for tick in axes.get_yticklabels()]
+        asked = [corners for corners in lines(axes, marked=False) if corners[0][0] == corners[1][0] == 0.52]
+        assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top
+    assert marks == [[0.7, 0], [0.3, 1], [0.5, 2]] and names == ["a@9", "b@9", "c@9"]
+    assert len(asked) == 1
+    with drawn(places_chart(PLACES, replace(FOUND, asked_row=None), "1", NUMBERS)) as figure:
+        assert not [c for c in lines(figure.axes[0], marked=False) if c[0][0] == c[1][0] == 0.52]
+    assert chart.data["mean_row_high"].tolist() == pytest.approx([0.72, 0.32, 0.52])
 
 
 # ------------------------------------------------------------------ on the page
@@ -368,4 +378,5 @@ def test_hostile_names_of_methods_do_nothing(label: str, harmless: set[tuple[str
 def test_series_are_those_of_the_page(run: Run) -> None:
     summary = summarise([run], resamples=20)
     (only,) = agreement_parts(summary.agreement, summary.fairness, numbered(summary))
-    assert [panel.label for panel in only.panels] == ["fastv@144", "random@144", "grid@144", "m@144"]
+    assert only.panels is not None
+    assert [panel.label for panel in only.panels.panels] == ["fastv@144", "random@144", "grid@144", "m@144"]
