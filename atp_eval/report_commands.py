@@ -37,6 +37,9 @@ def report(
     ] = None,
     samples: Annotated[int, typer.Option(help="Samples in the gallery; 0 for none.")] = SAMPLES,
     max_size: Annotated[str, typer.Option(help="A file that would be larger becomes a folder.")] = MAX_SIZE,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Write every figure as PDF and PNG too, and its data as CSV.")
+    ] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs of different protocols; the page says so.")
     ] = False,
@@ -45,7 +48,8 @@ def report(
     """Build the comparison page, tables and figures of finished runs."""
     if samples < 0:
         raise UserError(f"--samples {samples}: 0 or more")
-    write_report(runs, output, force=force, as_json=as_json, samples=samples, max_size=parse_size(max_size))
+    limit = parse_size(max_size)
+    write_report(runs, output, force=force, as_json=as_json, samples=samples, max_size=limit, figures=figures)
 
 
 def write_report(
@@ -56,6 +60,7 @@ def write_report(
     as_json: bool = False,
     samples: int = SAMPLES,
     max_size: int | None = None,
+    figures: bool = False,
 ) -> None:
     """The page and the tables of some runs, and what a person wants to see of them at once."""
     from rich.console import Console

@@ -16,6 +16,7 @@ from atp_eval.errors import UserError
 from atp_eval.records import MANIFEST, Run
 from atp_eval.reporting import gallery
 from atp_eval.reporting.contents import contents, model_name
+from atp_eval.reporting.exhibits import Exhibits
 from atp_eval.reporting.page import render_page
 from atp_eval.writer import write_atomically
 
@@ -35,6 +36,7 @@ def build_report(
     summary: Summary | None = None,
     samples: int = SHOWN,
     max_size: int = MAX_SIZE,
+    figures: bool = True,
     say: Say = lambda what: None,
 ) -> Path:
     """Write the page with its tables and figures; the page's path.
@@ -42,7 +44,8 @@ def build_report(
     output: a file NAME.html, or a folder, which gets index.html, images/, figures/, tables/ and summary.json;
     report.html in the first run where none is given. A file that would have more than `max_size` bytes becomes a folder
     NAME. Tables and figures of a file lie beside it (`tables_folder`). summary: `summarise(runs)`, where the caller has
-    it already. samples: how many the gallery shows. say: told what is being done.
+    it already. samples: how many the gallery shows. figures: whether a file has PDF and PNG beside it, as a folder
+    always has. say: told what is being done.
 
     Raises UserError when the runs' protocols differ (unless forced), nothing is finished, or it cannot be written.
     """
@@ -57,7 +60,7 @@ def build_report(
         if not is_folder(output):
             text = render(context)
             if len(text.encode("utf-8")) <= max_size:
-                return write_file(output, text, context, summary, say)
+                return write_file(output, text, context, summary, figures, say)
             remove_own(output)
             output = output.with_suffix("")
         return write_folder(output, context, summary, say)
@@ -78,12 +81,16 @@ def is_folder(output: Path) -> bool:
     return output.is_dir() or output.suffix.lower() not in (".html", ".htm")
 
 
-def write_file(output: Path, text: str, context: dict[str, Any], summary: Summary, say: Say) -> Path:
+def write_file(output: Path, text: str, context: dict[str, Any], summary: Summary, figures: bool, say: Say) -> Path:
     """The page as one file; tables beside it."""
     say("Writing")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, text)
-    write_tables(summary, context, tables_folder(context["runs"], output))
+    tables = tables_folder(context["runs"], output)
+    write_tables(summary, context, tables)
+    if figures:
+        say("Drawing figures for papers")
+        context["exhibits"].write(tables / FIGURES)
     return output
 
 
@@ -103,6 +110,8 @@ def write_folder(folder: Path, context: dict[str, Any], summary: Summary, say: S
             old.unlink()
     context["pictures"].write(folder / IMAGES)
     write_atomically(folder / INDEX, render(context, files_beside=True))
+    say("Drawing figures for papers")
+    context["exhibits"].write(folder / FIGURES)
     return folder / INDEX
 
 
@@ -114,14 +123,18 @@ def write_tables(summary: Summary, context: dict[str, Any], folder: Path) -> Non
 
 def render(context: dict[str, Any], files_beside: bool = False) -> str:
     """The page's HTML. files_beside: whether pictures, figures and tables lie in files beside it."""
+    exhibits: Exhibits = context["exhibits"]
     return render_page(
         "report.html.j2",
         styles=("report.css", *gallery.STYLES),
         scripts=("report.js", *gallery.SCRIPTS),
-        filters={"model_name": model_name},
+        filters={
+            "model_name": model_name,
+            "inline": exhibits.inline,
+            "figure_files": lambda chart: exhibits.files(chart, FIGURES if files_beside else None),
+        },
         files_beside=files_beside,
         addresses=context["pictures"].addresses(IMAGES if files_beside else None),
-        figures_folder=FIGURES if files_beside else None,
         tables_folder=TABLES if files_beside else None,
         **context,
     )

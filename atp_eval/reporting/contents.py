@@ -19,12 +19,16 @@ from atp_eval.analysis.standing import significantly_best
 from atp_eval.records import Run
 from atp_eval.reporting.adaptive import adaptive_words, objects_panels
 from atp_eval.reporting.agreement import agreement_parts
+from atp_eval.reporting.claims import claims_parts
+from atp_eval.reporting.efficiency import efficiency_parts
+from atp_eval.reporting.exhibits import Exhibits
 from atp_eval.reporting.fairness import verdict
-from atp_eval.reporting.figures import layers_figure, retention_figure
 from atp_eval.reporting.gallery import gallery_parts
 from atp_eval.reporting.headline import headline
 from atp_eval.reporting.page import file_address
+from atp_eval.reporting.pareto import tradeoff_parts
 from atp_eval.reporting.pictures import Pictures
+from atp_eval.reporting.tokens import token_parts
 from atp_eval.spreadsheet import csv_text
 
 TINY = "tiny"  # the embedded model's name
@@ -55,13 +59,15 @@ class Section(NamedTuple):
 
 SECTIONS = (
     Section("results", "Results"),
-    Section("tradeoff", "Tokens", "figure_layers"),
+    Section("tradeoff", "Cost", "tradeoff"),
     Section("heat", "Heat map", "has_retention"),
-    Section("adaptive", "Is it adaptive?", "adaptivity"),
-    Section("fairness", "Equal budgets?", "budgets"),
-    Section("agreement", "Which tokens stay", "agreement"),
+    Section("tokens", "Tokens", "tokens"),
+    Section("adaptive", "Adaptivity", "adaptivity"),
+    Section("fairness", "Budgets", "budgets"),
+    Section("agreement", "Kept cells", "agreement"),
     Section("gallery", "Samples", "gallery"),
-    Section("cost", "Cost"),
+    Section("efficiency", "Time", "efficiency"),
+    Section("claims", "Claims", "claims"),
     Section("protocol", "Protocol"),
     Section("issues", "Data issues"),
 )
@@ -81,14 +87,17 @@ def contents(runs: Sequence[Run], summary: Summary, differences: str | None, sam
         "has_retention": summary.has_retention,
         "budgets": summary.fairness.rows,
         "adaptivity": summary.adaptivity,
-        "figure_retention": retention_figure(summary, series),
-        "figure_layers": layers_figure(summary, series),
+        "tradeoff": tradeoff_parts(summary, series),
+        "tokens": token_parts(summary, series),
         "adaptive_words": adaptive_words(summary.adaptivity, summary.hindsight),
-        "panels": objects_panels(summary.adaptivity, series),
+        "objects": objects_panels(summary.adaptivity, series),
         "fairness_words": verdict(summary.fairness),
         "agreement": agreement_parts(summary.agreement, summary.fairness, series),
         "gallery": gallery_parts(runs, series, pictures, samples) if samples else None,
         "pictures": pictures,
+        "exhibits": Exhibits(),
+        "efficiency": efficiency_parts(summary),
+        "claims": claims_parts(runs, summary),
         "is_tiny": any(run.manifest.protocol.get("model") == TINY for run in runs),
         "is_mini": any(run.manifest.protocol.get("suite") == "mini" for run in runs),
         "parameters": parameters(runs, summary),

@@ -61,7 +61,7 @@ def environment(folder: Path) -> Environment:
         finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
     )
     found.filters |= {**FILTERS, "breakable": breakable, "swatch": swatch, "embedded": embedded}
-    found.filters |= {"inline": inline, "csv_address": csv_address}
+    found.filters |= {"inline": inline, "csv_address": csv_address, "figure_files": lambda chart: ()}
     return found
 
 

@@ -83,7 +83,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(
         folder / "run", methods=METHODS_SHOWN, benchmarks=("gqa", "mmb", "mme", "pope"), pictures=plain_picture
     )
-    return build_report([run], folder / "report.html")
+    return build_report([run], folder / "report.html", figures=False)
 
 
 class Opened:
@@ -201,7 +201,7 @@ def test_on_paper_controls_go_and_the_text_is_dark(browser: Browser, report: Pat
 def test_hostile_text_runs_nothing_and_keeps_the_layout(browser: Browser, tmp_path: Path) -> None:
     texts = Texts(lambda benchmark, i: HOSTILE, right=HOSTILE, wrong="javascript:" + HOSTILE)
     run = write_run(tmp_path / "run", texts=texts, pictures=plain_picture, documents=8)
-    page = build_report([run], tmp_path / "report.html")
+    page = build_report([run], tmp_path / "report.html", figures=False)
     with Opened(browser, page, viewport={"width": 400, "height": 800}) as opened:
         assert opened.noise == []
         assert opened.page.evaluate("window.broken") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from atp_eval.reporting.words import heat
 
 SCRIPTS = 2 + len(gallery.SCRIPTS) + 2  # theme.js, report.js, the gallery's; two hold JSON
 VOID = {"meta", "link", "input", "wbr", "br", "img"}
+PICTURES = ("data:image/webp;base64,", "data:image/png;base64,")  # samples', and colour maps of figures
 FILES = tuple(f"data:{kind};charset=utf-8;base64," for kind in ("text/csv", "text/markdown", "application/x-tex"))
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -56,6 +58,8 @@ class Outline(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
         self.open: list[str] = []
+        self.sections: list[str] = []
+        self.parts: Counter[tuple[str, str]] = Counter()  # how many elements of a kind are in a section
         self.feed(html)
         self.close()
         assert not self.open, f"unclosed: {self.open}"
@@ -64,12 +68,18 @@ class Outline(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "section":
+            self.sections.append(dict(attrs).get("aria-labelledby") or "")
+        if self.sections:
+            self.parts[self.sections[-1], tag] += 1
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+        if tag == "section":
+            self.sections.pop()
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in {"script", "style"}:
@@ -87,7 +97,7 @@ def embedded(page: str, name: str) -> Any:
 
 
 def build(run: Run, tmp_path: Path, **options: bool) -> str:
-    page = build_report([run], tmp_path / "report.html", **options)
+    page = build_report([run], tmp_path / "report.html", figures=False, **options)
     return page.read_text(encoding="utf-8")
 
 
@@ -104,15 +114,22 @@ def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_page_has_all_its_parts(page: str) -> None:
     found = Outline(page)
     ids = [attributes.get("id") for _, attributes in found.elements]
-    here = {"verdict", "results", "heat", "fairness", "agreement", "samples", "protocol", "issues"}
-    assert here <= set(ids)
+    nav = list(dict.fromkeys(a["href"] for t, a in found.elements if t == "a"))
+    named = ("results", "tradeoff", "heat", "tokens", "fairness", "agreement", "gallery", "efficiency", "claims")
+    assert [h for h in nav if h in {f"#{name}" for name in (*named, "protocol", "issues")}] == [
+        f"#{name}" for name in (*named, "protocol", "issues")
+    ]
+    assert "verdict" in ids
     assert len([i for i in ids if i]) == len({i for i in ids if i})
     text = " ".join(found.text)
     for label in METHODS:
         assert label in text
     assert "What this model shows is said of this model only." in text
     assert "atp-eval run --tasks gqa,mme,pope" in text
-    assert found.tags().count("table") == 6 + 1 + 4  # of them the heat map and what kept cells are, layer by layer
+    tables = {"results": 1, "heat": 1, "fairness": 1, "agreement": 1 + 4, "efficiency": 1, "protocol": 2, "issues": 0}
+    assert {name: found.parts[name, "table"] for name in tables} == tables
+    assert found.parts["tradeoff", "figure"] == 3
+    assert "every method answered every document" in text
     assert found.tags().count("article") == READABLE + 1  # and the one that scripts fill
 
 
@@ -122,7 +139,7 @@ def test_what_counts_go_with_is_shown_where_they_vary(page: str, tmp_path: Path)
     found = Outline(build(write_run(tmp_path / "run", methods=methods, documents=12), tmp_path))
     text = " ".join(" ".join(found.text).split())
     assert "#adaptive" in [a.get("href") for t, a in found.elements if t == "a"]
-    assert found.tags().count("table") == 6 + 1 + 4 + 1 and found.tags().count("figure") == 2 + 1 + 3
+    assert (found.parts["adaptive", "table"], found.parts["adaptive", "figure"]) == (1, 1)
     assert re.search(r"atp@ ?144 keeps \d+\.\d visual tokens on average", text.replace("\u00a0", " "))
     assert "cells asked about" in text and "fine − coarse" in text
     assert (tmp_path / "run" / "adaptivity.csv").exists()
@@ -134,8 +151,9 @@ def test_without_known_objects_there_is_neither_their_figure_nor_their_columns(t
     for path in run.path.rglob("samples.parquet"):
         table = pd.read_parquet(path).assign(objects=None, asked_cells=None, asked_map=None)
         table.to_parquet(path, index=False)
-    text = " ".join(Outline(build(run, tmp_path)).text)
-    assert "Is it adaptive?" in text and "cells asked about" not in text and "Figure 4." not in text
+    found = Outline(build(run, tmp_path))
+    text = " ".join(found.text)
+    assert "Is it adaptive?" in text and "cells asked about" not in text and not found.parts["adaptive", "figure"]
 
 
 def test_links_and_labels_lead_somewhere(page: str) -> None:
@@ -155,7 +173,7 @@ def test_nothing_is_loaded_and_only_our_script_and_style_are_allowed(page: str) 
             assert not name.startswith("on") and name != "style", (tag, name)
             assert name not in {"src", "srcset", "action", "formaction"}, (tag, name)
             if name in {"href", "xlink:href"}:
-                assert (value or "").startswith(("#", "data:image/webp;base64,", "data:,", *FILES)), value
+                assert (value or "").startswith(("#", *PICTURES, "data:,", *FILES)), value
                 assert not (value or "").startswith(FILES) or attributes["download"], "a file is kept, never opened"
     assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/2000/svg\")", page)  # its name, not an address
     policy = next(a["content"] for t, a in found.elements if a.get("http-equiv") == "Content-Security-Policy")
@@ -167,7 +185,7 @@ def test_nothing_is_loaded_and_only_our_script_and_style_are_allowed(page: str) 
 
 def test_each_picture_is_there_once_and_every_method_draws_on_it(page: str, run: Run) -> None:
     found = Outline(page)
-    pictures = [a["href"] for t, a in found.elements if t == "image"]
+    pictures = [h for t, a in found.elements if t == "image" and (h := a["href"]) and h.startswith(PICTURES[0])]
     others = list(embedded(page, "gallery-pictures").values())
     kept = [(run.path / "images" / f"{b}-{i}.webp").read_bytes() for b in ("gqa", "mme", "pope") for i in range(6)]
     assert len({*pictures, *others}) == len(pictures) + len(others) == len(set(kept)) == 18
@@ -257,7 +275,7 @@ def test_different_protocols_are_refused_unless_forced_and_then_said(tmp_path: P
     with pytest.raises(UserError, match=r"prompt \('hf' and 'vicuna_v1'\) differs"):
         build_report(runs, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-    text = " ".join(Outline(build_report(runs, tmp_path / "report.html", force=True).read_text()).text)
+    text = " ".join(Outline(build_report(runs, tmp_path / "report.html", figures=False, force=True).read_text()).text)
     assert "comparing them was forced" in text and "vicuna_v1" in text
 
 
@@ -275,7 +293,7 @@ def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:
     assert set(NAMES) <= {p.name for p in run.path.iterdir()}
     other = write_run(tmp_path / "b", documents=6)
     third = write_run(tmp_path / "c", documents=6)
-    build_report([other, third], tmp_path / "both.html")
+    build_report([other, third], tmp_path / "both.html", figures=False)
     assert (tmp_path / "both_tables" / "comparison.md").exists()
 
 
