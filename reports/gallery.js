@@ -275,6 +275,6 @@
 
   root.hidden = false;
   find("few").classList.add("spare");
-  if (follow()) root.scrollIntoView();
+  if (follow()) root.scrollIntoView({ behavior: "instant" });
   else if (state.sample === null) { state = Gallery.start(); search(); state.sample = results[0]; makeTiles(); fill(); drawRows(); }
 })();

@@ -55,6 +55,7 @@ const GalleryTile = (() => {
       answerLine.hidden = answer === null;
       none.textContent = answer === null ? "Not asked" : answer.verdict === "failed" ? "No tokens recorded" : "No image";
       element.className = `tile ${answer ? answer.verdict.split(" ")[0] : "absent"}`;
+      cellLine.classList.toggle("long", Boolean(answer?.stages.some(([, merged]) => merged)));
       frame.replaceChildren();
       if (!answer) return;
       symbol.textContent = answer.symbol;

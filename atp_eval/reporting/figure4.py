@@ -210,7 +210,7 @@ def draw(figure: Figure, rows: Sequence[Row], layers: Sequence[int], grid: Layou
         coloured = [(text, INK) for text in lines.asked] + [(text, SOFT) for text in lines.answered]
         for i, (text, colour) in enumerate(coloured):
             y = height - top - grid.side - 0.05 - i * LINE
-            figure.text(left / PAGE, y / height, text, fontsize=SIZE, color=colour, va="top", parse_math=False)
+            figure.text(left / PAGE, y / height, text, fontsize=SIZE, color=colour, va="top")
 
 
 def opened(row: Row, side: int) -> Any:
@@ -239,7 +239,7 @@ def panel(axes: Axes, pixels: Any, trace: KeepTrace, layer: int | None) -> None:
             # One path, whose cells meet without a seam; drawn as vectors, sharp at any size.
             axes.add_patch(PathPatch(outline, facecolor="white", alpha=VEIL, linewidth=0, zorder=1))
             axes.add_collection(LineCollection(borders(trace, layer), colors=INK, linewidths=0.25, alpha=0.6, zorder=2))
-    axes.set_title(title, fontsize=SIZE - 0.5, color=SOFT, pad=2, loc="left", fontweight="normal", parse_math=False)
+    axes.set_title(title, fontsize=SIZE - 0.5, color=SOFT, pad=2, loc="left", fontweight="normal")
     axes.add_patch(PathPatch(box(0, 0, columns, rows), fill=False, edgecolor=SOFT, linewidth=0.4, zorder=2))
 
 
