@@ -28,7 +28,7 @@ ARROWS = {
     "methods": {"cost", "errors"},
     "engine": {"cost", "methods", "trace", "errors"},
     "models": {"cost", "engine", "methods", "trace", "errors", "paths", "scenes"},
-    "training": {"cost", "engine", "methods", "models", "scenes", "trace", "errors", "paths", "config"},
+    "training": {"cost", "engine", "methods", "models", "plotting", "scenes", "trace", "errors", "paths", "config"},
     "records": {"trace", "errors"},
     "writer": {"records", "trace", "errors"},
     "documents": {"errors"},
