@@ -54,11 +54,11 @@ class Seen:
 
 
 @contextmanager
-def watched(browser: Browser, page: Path, **options: Any) -> Iterator[Seen]:
-    """A page opened from its file. options: of the browser's context."""
+def watched(browser: Browser, page: Path, hash: str = "", **options: Any) -> Iterator[Seen]:
+    """A page opened from its file. hash: of its address. options: of the browser's context."""
     context = browser.new_context(**options)
     seen = Seen(context)
-    seen.page.goto(page.as_uri())
+    seen.page.goto(page.as_uri() + hash)
     try:
         yield seen
     finally:

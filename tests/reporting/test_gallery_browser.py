@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from opened import Opened, launched
+from browsing import chromium, watched
 from playwright.sync_api import Browser, Page, expect
 from synthetic import METHODS, FakeMethod, Texts, plain_picture, write_run
 
@@ -33,7 +33,7 @@ HASHES = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with launched() as found:
+    with chromium() as found:
         yield found
 
 
@@ -64,7 +64,7 @@ def settled(page: Page, pattern: str) -> None:
 
 
 def test_the_page_is_quiet_and_asks_for_nothing_else(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         opened.page.wait_for_load_state("networkidle")
         for _ in range(30):
             opened.page.keyboard.press("j")
@@ -75,7 +75,7 @@ def test_the_page_is_quiet_and_asks_for_nothing_else(browser: Browser, gallery: 
 
 def test_pictures_beside_the_page_are_shown(browser: Browser, run: Run, tmp_path: Path) -> None:
     page = build_gallery([run], tmp_path / "g.html", count=12, largest=0).page
-    with Opened(browser, page) as opened:
+    with watched(browser, page) as opened:
         opened.page.wait_for_load_state("networkidle")
         assert opened.noise == []
         assert all(r.startswith(tmp_path.as_uri()) for r in opened.requests)
@@ -83,7 +83,7 @@ def test_pictures_beside_the_page_are_shown(browser: Browser, run: Run, tmp_path
 
 
 def test_only_visible_rows_are_drawn(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery, viewport={"width": 1280, "height": 700}) as opened:
+    with watched(browser, gallery, viewport={"width": 1280, "height": 700}) as opened:
         page = opened.page
         assert page.locator("#gallery-found").inner_text() == "90 of 90 samples"
         assert 5 < page.locator(".row").count() < 25
@@ -97,7 +97,7 @@ def test_only_visible_rows_are_drawn(browser: Browser, gallery: Path) -> None:
 
 def test_filters_leave_what_they_say(browser: Browser, run: Run, gallery: Path) -> None:
     rows = run.samples()
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         data = page.evaluate("JSON.parse(document.getElementById('gallery-data').textContent)")
         score = {(r.method, f"{r.benchmark}/{r.doc_id}"): r.score for r in rows.itertuples()}
@@ -127,7 +127,7 @@ def test_filters_leave_what_they_say(browser: Browser, run: Run, gallery: Path) 
 
 
 def test_tokens_are_filtered_by_averages_of_pruned_methods(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         tokens = page.evaluate(
             "JSON.parse(document.getElementById('gallery-data').textContent).samples.map((s) => s.answers[4].tokens)"
@@ -142,7 +142,7 @@ def test_tokens_are_filtered_by_averages_of_pruned_methods(browser: Browser, gal
 
 
 def test_an_address_opens_the_same_view_again(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         page.select_option("#gallery-kind", "differ")
         page.keyboard.press("Escape")
@@ -152,7 +152,7 @@ def test_an_address_opens_the_same_view_again(browser: Browser, gallery: Path) -
         page.locator("#gallery-methods input").nth(2).uncheck()
         settled(page, "layer=4.*show=differ.*method=upper_bound.*method=schedule:layers%3D1-4,keep%3D200-60")
         told, counts, address = where(page), tiles(page, ".count"), page.url
-    with Opened(browser, gallery, address.partition("#")[1] + address.partition("#")[2]) as again:
+    with watched(browser, gallery, address.partition("#")[1] + address.partition("#")[2]) as again:
         assert where(again.page) == told
         assert tiles(again.page, ".count") == counts and len(counts) == 4
         assert again.page.locator("#gallery-kind").input_value() == "differ"
@@ -160,7 +160,7 @@ def test_an_address_opens_the_same_view_again(browser: Browser, gallery: Path) -
 
 
 def test_the_address_of_one_sample_is_short_and_back_goes_back(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         first = where(page)
         page.keyboard.press("ArrowRight")
@@ -178,7 +178,7 @@ def test_the_address_of_one_sample_is_short_and_back_goes_back(browser: Browser,
 
 @pytest.mark.parametrize("hash", HASHES, ids=lambda text: text[:24])
 def test_hostile_addresses_break_nothing(browser: Browser, gallery: Path, hash: str) -> None:
-    with Opened(browser, gallery, hash, viewport={"width": 400, "height": 800}) as opened:
+    with watched(browser, gallery, hash, viewport={"width": 400, "height": 800}) as opened:
         page = opened.page
         assert opened.noise == []
         assert page.evaluate("window.broken") is None
@@ -188,12 +188,12 @@ def test_hostile_addresses_break_nothing(browser: Browser, gallery: Path, hash: 
 
 
 def test_an_unknown_sample_is_said(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery, "#sample=gqa/9999") as opened:
+    with watched(browser, gallery, "#sample=gqa/9999") as opened:
         assert where(opened.page).startswith("There is no sample gqa/9999 here. gqa ")
 
 
 def test_keys_walk_through_samples_and_layers(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         seen = [where(page)]
         for key in ("ArrowRight", "j", "k", "ArrowLeft", "ArrowLeft"):
@@ -230,7 +230,7 @@ def test_keys_walk_through_samples_and_layers(browser: Browser, gallery: Path) -
 
 
 def test_single_keys_can_be_turned_off(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         page.uncheck("#gallery-keys")
         page.keyboard.press("j")
@@ -242,7 +242,7 @@ def test_single_keys_can_be_turned_off(browser: Browser, gallery: Path) -> None:
 
 
 def test_the_list_is_walked_by_keyboard(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         page.focus("#gallery-rows")
         for key in ("ArrowDown", "End", "ArrowUp", "Home"):
@@ -271,7 +271,7 @@ def fates(page: Page, row: int, column: int) -> list[str]:
 
 
 def test_pointing_at_a_cell_tells_its_fate_for_every_method(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         frame = page.locator(".frame").nth(3)
         frame.scroll_into_view_if_needed()
@@ -287,7 +287,7 @@ def test_pointing_at_a_cell_tells_its_fate_for_every_method(browser: Browser, ga
 
 
 def test_cells_are_reached_by_keyboard_and_told_aloud(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery) as opened:
+    with watched(browser, gallery) as opened:
         page = opened.page
         page.locator("#gallery-next").focus()
         page.locator(".frame").nth(3).focus()
@@ -306,7 +306,7 @@ def test_cells_are_reached_by_keyboard_and_told_aloud(browser: Browser, gallery:
 
 
 def test_touch_points_at_cells_too(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery, has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as opened:
+    with watched(browser, gallery, has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as opened:
         frame = opened.page.locator(".frame").first
         frame.scroll_into_view_if_needed()
         box = frame.bounding_box()
@@ -321,7 +321,7 @@ def test_axe_finds_nothing_and_nothing_scrolls_sideways(
     browser: Browser, gallery: Path, scheme: Any, width: int
 ) -> None:
     size = {"width": width, "height": 800}
-    with Opened(browser, gallery, color_scheme=scheme, viewport=size, bypass_csp=True) as opened:
+    with watched(browser, gallery, color_scheme=scheme, viewport=size, bypass_csp=True) as opened:
         opened.page.locator("#gallery-chooser summary").click()
         opened.page.locator(".frame").nth(1).focus()
         found = Axe().run(opened.page)
@@ -330,7 +330,7 @@ def test_axe_finds_nothing_and_nothing_scrolls_sideways(
 
 
 def test_without_scripts_a_few_samples_are_there(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery, java_script_enabled=False) as opened:
+    with watched(browser, gallery, java_script_enabled=False) as opened:
         page = opened.page
         assert page.locator("#gallery-few article").count() == 3
         assert page.locator("#gallery-few article").first.is_visible()
@@ -339,7 +339,7 @@ def test_without_scripts_a_few_samples_are_there(browser: Browser, gallery: Path
 
 
 def test_on_paper_the_open_sample_and_the_few_are_there(browser: Browser, gallery: Path) -> None:
-    with Opened(browser, gallery, color_scheme="dark") as opened:
+    with watched(browser, gallery, color_scheme="dark") as opened:
         page = opened.page
         assert not page.locator("#gallery-few").is_visible()
         page.emulate_media(media="print")
@@ -356,7 +356,7 @@ def test_hostile_texts_run_nothing_and_keep_the_layout(browser: Browser, tmp_pat
     safe = Texts(texts.question, texts.right, texts.wrong.encode("utf-8", "replace").decode())
     run = write_run(tmp_path / "run", texts=safe, pictures=plain_picture, documents=8)
     page = build_gallery([run], tmp_path / "g.html").page
-    with Opened(browser, page, viewport={"width": 400, "height": 800}) as opened:
+    with watched(browser, page, viewport={"width": 400, "height": 800}) as opened:
         for _ in range(6):
             opened.page.keyboard.press(dice.choice("jk"))
         opened.page.locator(".more").first.click()
@@ -373,7 +373,7 @@ def test_hostile_texts_run_nothing_and_keep_the_layout(browser: Browser, tmp_pat
 def test_many_methods_show_eight_until_more_are_chosen(browser: Browser, tmp_path: Path) -> None:
     methods = METHODS | {f"random@144:seed={i}": METHODS["random@144"] for i in range(13)}
     run = write_run(tmp_path / "run", methods=methods, benchmarks=["gqa"], documents=10)
-    with Opened(browser, build_gallery([run], tmp_path / "g.html").page) as opened:
+    with watched(browser, build_gallery([run], tmp_path / "g.html").page) as opened:
         page = opened.page
         assert page.locator(".tile:visible").count() == 8
         assert page.locator("#gallery-chooser summary").inner_text() == "Methods side by side: 8 of 17"

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from browsing import chromium, watched
 from numpy.typing import NDArray
-from opened import Opened, launched
 from PIL import Image
 from playwright.sync_api import Browser
 from synthetic import METHODS, SIDE, write_run
@@ -66,7 +66,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with launched() as found:
+    with chromium() as found:
         yield found
 
 
@@ -89,7 +89,7 @@ def shifted(colours: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 def test_cells_of_the_page_lie_on_their_patches(shown: Seen, browser: Browser, tmp_path: Path) -> None:
     page = build_gallery([shown.run], tmp_path / "g.html").page
-    with Opened(browser, page, viewport={"width": 1000, "height": 1200}) as opened:
+    with watched(browser, page, viewport={"width": 1000, "height": 1200}) as opened:
         pictures = opened.page.locator(".frame svg")
         whole, pruned = (Image.open(io.BytesIO(pictures.nth(i).screenshot())) for i in (0, 1))
         veil = opened.page.evaluate("getComputedStyle(document.querySelector('#gallery-tiles .veil')).fill")
