@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
-from synthetic import METHODS, FakeMethod, Texts, plain_picture, write_run
+from browsing import chromium, watched
+from playwright.sync_api import Browser, Download, Page, expect
+from synthetic import METHODS, FakeMethod, plain_picture, write_run
 
 from atp_eval.reporting import build_report
+from atp_eval.reporting.contents import SECTIONS
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-]
 METHODS_SHOWN = METHODS | {"schedule:layers=1-4,keep=200-60": FakeMethod(0.8, [(1, (180, 220)), (4, 60)], merged=7)}
-HOSTILE = "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>\u202e\x00" + "w" * 300
 
 # Contrast of every text with what lies behind it, by WCAG 2's formula, in the page as it is drawn.
 CONTRAST = """
@@ -39,6 +36,18 @@ CONTRAST = """
     }
     return [255, 255, 255, 255];
   };
+  // In a figure: the last shape drawn before the text that its middle lies on, if it is one of a colour of its own.
+  const drawn = (text) => {
+    const box = text.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+    const under = [...text.closest("svg").querySelectorAll("path, rect, use")].filter((shape) => {
+      const r = shape.getBoundingClientRect();
+      const before = shape.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING;
+      return before && !shape.closest("defs, symbol") && r.x <= x && x <= r.right && r.y <= y && y <= r.bottom;
+    });
+    const fills = under.map((shape) => getComputedStyle(shape)).filter((style) => style.fill !== "none");
+    const solid = fills.filter((style) => Number(style.fillOpacity) * Number(style.opacity) === 1).at(-1);
+    return solid && rgb(solid.fill);
+  };
   const poor = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -46,7 +55,8 @@ CONTRAST = """
     if (!walker.currentNode.data.trim() || element.closest("script, style, title, [hidden]")) continue;
     const style = getComputedStyle(element);
     const color = element.closest("svg") ? style.fill : style.color;
-    const [a, b] = [light(rgb(color)), light(behind(element))].sort((x, y) => y - x);
+    const back = (element.closest("svg") && drawn(element)) || behind(element);
+    const [a, b] = [light(rgb(color)), light(back)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
   }
@@ -68,13 +78,8 @@ NAMELESS = """
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail("these tests need a browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,133 +91,198 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report([run], folder / "report.html", figures=False)
 
 
-class Opened:
-    """A page with everything that it complained about or asked for."""
-
-    def __init__(self, browser: Browser, report: Path, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page: Page = self.context.new_page()
-        self.noise: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.noise.append(message.text))
-        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(report.as_uri())
-
-    def __enter__(self) -> Opened:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.context.close()
-
-
 def counts(page: Page) -> list[str]:
-    """The tokens named under the first sample's pictures."""
-    return page.locator("article").first.locator(".count").all_inner_texts()
+    """The tokens named under the open sample's pictures."""
+    return page.locator("#gallery-tiles .count").all_inner_texts()
 
 
 def test_the_page_is_quiet_and_asks_for_nothing_else(browser: Browser, report: Path) -> None:
-    with Opened(browser, report) as opened:
-        opened.page.wait_for_load_state("networkidle")
-        assert opened.noise == []
-        assert [r for r in opened.requests if not r.startswith("data:")] == [report.as_uri()]
-        assert opened.page.locator("symbol image").count() == 8
+    with watched(browser, report) as seen:
+        seen.page.wait_for_load_state("networkidle")
+        assert seen.noise == [] and seen.violations() == []
+        assert [r for r in seen.requests if not r.startswith("data:")] == [report.as_uri()]
+        assert seen.page.locator("#gallery-rows .row").count() > 3
 
 
 def test_layers_are_walked_by_keyboard(browser: Browser, report: Path) -> None:
-    with Opened(browser, report) as opened:
-        page = opened.page
-        said = page.locator("#layer-said")
+    with watched(browser, report) as seen:
+        page = seen.page
+        said = page.locator("#gallery-layer-said")
         assert counts(page) == ["576 tokens", "1 token", "1 token", "144 tokens", "60 tokens, 7 of them merged"]
-        page.focus("#layer")
+        page.focus("#gallery-layer")
         page.keyboard.press("Home")
         assert said.inner_text() == "entering layer 0, a prune point"
         assert counts(page) == ["576 tokens", "576 tokens", "576 tokens", "144 tokens", "576 tokens"]
-        assert page.locator("article").first.locator(".veil:visible").count() == 1
         for _ in range(2):
             page.keyboard.press("ArrowRight")
         assert said.inner_text() == "entering layer 2, a prune point"
         assert counts(page)[:4] == ["576 tokens", "1 token", "1 token", "144 tokens"]
-        page.focus("#forth")
+        page.focus("#gallery-forth")
         page.keyboard.press("Enter")
         assert said.inner_text() == "entering layer 4, a prune point"
         for _ in range(3):
             page.keyboard.press("Enter")
         assert said.inner_text() == "entering layer 7"
-        page.focus("#back")
+        page.focus("#gallery-back")
         page.keyboard.press("Space")
         assert said.inner_text() == "entering layer 4, a prune point"
 
 
 def test_everything_usable_is_reached_by_tab_and_shows_its_focus(browser: Browser, report: Path) -> None:
-    with Opened(browser, report) as opened:
+    with watched(browser, report) as seen:
         reached = []
-        for _ in range(40):
-            opened.page.keyboard.press("Tab")
-            reached.append(opened.page.evaluate("document.activeElement.id || document.activeElement.className"))
-            outline = opened.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        for _ in range(150):
+            seen.page.keyboard.press("Tab")
+            reached.append(seen.page.evaluate("document.activeElement.id || document.activeElement.className"))
+            outline = seen.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             assert outline != "none" or reached[-1] == ""
         assert reached[0] == "skip"
-        assert {"theme", "back", "layer", "forth", "scroll"} <= set(reached)
+        assert {"theme", "scroll", "sort", "gallery-q", "gallery-rows", "gallery-layer", "gallery-forth"} <= set(
+            reached
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_themes_and_all_has_a_name(browser: Browser, report: Path, scheme: Any) -> None:
-    with Opened(browser, report, color_scheme=scheme, bypass_csp=True) as opened:
-        assert opened.page.evaluate(CONTRAST) == []
-        assert opened.page.evaluate(NAMELESS) == []
+    with watched(browser, report, color_scheme=scheme, bypass_csp=True) as seen:
+        assert seen.page.evaluate(CONTRAST) == []
+        assert seen.page.evaluate(NAMELESS) == []
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(browser: Browser, report: Path) -> None:
-    with Opened(browser, report, color_scheme="light") as opened:
+    with watched(browser, report, color_scheme="light") as seen:
         paper = "getComputedStyle(document.body).backgroundColor"
-        light = opened.page.evaluate(paper)
-        button = opened.page.locator("#theme")
+        light = seen.page.evaluate(paper)
+        button = seen.page.locator("#theme")
         button.press("Enter")
-        assert (button.inner_text(), opened.page.evaluate(paper)) == ("Theme: light", light)
+        assert (button.inner_text(), seen.page.evaluate(paper)) == ("Theme: light", light)
         button.press("Enter")
         assert button.inner_text() == "Theme: dark"
-        assert opened.page.evaluate(paper) != light
-        opened.page.reload()
+        assert seen.page.evaluate(paper) != light
+        seen.page.reload()
         assert button.inner_text() == "Theme: dark"
 
 
 @pytest.mark.parametrize("width", [320, 400, 768, 1280])
 def test_the_page_never_scrolls_sideways(browser: Browser, report: Path, width: int) -> None:
-    with Opened(browser, report, viewport={"width": width, "height": 800}) as opened:
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    with watched(browser, report, viewport={"width": width, "height": 800}) as seen:
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def column(page: Page, index: int) -> list[str]:
+    """The first words of a column of the comparison table."""
+    cells = page.locator(f"table.results >> nth=0 >> tbody tr > :nth-child({index})").all_inner_texts()
+    return [cell.strip().split("\n")[0] for cell in cells]
+
+
+def test_the_table_is_sorted_by_every_column_and_back(browser: Browser, report: Path) -> None:
+    with watched(browser, report) as seen:
+        page = seen.page
+        given = column(page, 1)
+        heads = page.locator("table.results >> nth=0 >> thead th")
+        assert heads.locator("button").count() == heads.count() == 3 + 4
+        for index in range(2, heads.count() + 1):
+            head, button = heads.nth(index - 1), heads.nth(index - 1).locator("button")
+            values = [float(cell.split(" ")[0].rstrip("↓↑").replace(",", "")) for cell in column(page, index)]
+            button.press("Enter")
+            assert head.get_attribute("aria-sort") == "descending"
+            shown = [float(cell.split(" ")[0].rstrip("↓↑").replace(",", "")) for cell in column(page, index)]
+            assert shown == sorted(values, reverse=True) and len(set(values)) > 1
+            button.press("Space")
+            assert head.get_attribute("aria-sort") == "ascending"
+            assert column(page, 1)[0] != column(page, 1)[-1] and page.locator("[aria-sort]").count() == 1
+            button.press("Enter")
+            assert head.get_attribute("aria-sort") is None and column(page, 1) == given
+        heads.nth(0).locator("button").click()
+        assert heads.nth(0).get_attribute("aria-sort") == "ascending" and column(page, 1) == sorted(given)
+        heads.nth(3).locator("button").click()
+        assert heads.nth(0).get_attribute("aria-sort") is None  # one column at a time
+        assert "Sorted by" in page.locator("#results-caption ~ *, table.results caption .unseen").first.inner_text()
+
+
+def test_the_section_being_read_is_marked_and_the_navigation_stays(browser: Browser, report: Path) -> None:
+    with watched(browser, report, viewport={"width": 1280, "height": 800}, reduced_motion="reduce") as seen:
+        page = seen.page
+        assert page.locator("#sections [aria-current]").count() == 0
+        for name in ("Results", "Heat map", "Claims", "Data issues"):
+            page.locator("#sections a", has_text=name).click()
+            expect(page.locator("#sections [aria-current]")).to_have_text(name)
+            box = page.locator("#sections").bounding_box()
+            assert box and 0 <= box["y"] < 5
+            heading = page.locator(page.evaluate("location.hash")).bounding_box()
+            assert heading and heading["y"] >= box["height"]  # not behind the navigation
+        assert page.evaluate("document.querySelector('#sections').scrollWidth <= innerWidth")
+
+
+def test_every_section_is_in_the_navigation(browser: Browser, report: Path) -> None:
+    with watched(browser, report) as seen:
+        shown = seen.page.locator("#sections a").evaluate_all("(links) => links.map((a) => a.hash.slice(1))")
+        assert shown == [section.id for section in SECTIONS if section.id != "adaptive"] or "adaptive" in shown
+        assert seen.page.locator("main > section").count() == len(shown) + 1  # and the verdict
+
+
+def saved(download: Download) -> str:
+    return Path(download.path()).read_text(encoding="utf-8")
+
+
+def test_tables_and_data_are_saved_out_of_the_page(browser: Browser, report: Path) -> None:
+    with watched(browser, report) as seen:
+        for title, name, begin in (
+            ("CSV", "comparison.csv", "method,benchmark,"),
+            ("Markdown", "comparison.md", "| method |"),
+            ("LaTeX", "comparison.tex", "% Written by atp-eval"),
+        ):
+            with seen.page.expect_download() as info:
+                seen.page.locator("p.files a", has_text=title).first.click()
+            assert info.value.suggested_filename == name
+            assert saved(info.value).startswith(begin)
+            assert saved(info.value) == (report.parent / "run" / name).read_text(encoding="utf-8")
+        links = seen.page.locator("figcaption .files a")
+        assert links.count() == seen.page.locator("figcaption").count() - 1  # but for the overlaps, which are a table
+        with seen.page.expect_download() as info:
+            links.first.click()
+        assert len(list(csv.DictReader(io.StringIO(saved(info.value))))) == len(METHODS_SHOWN)
+        assert seen.noise == []
+
+
+def test_a_folder_shows_its_pictures_and_links_to_files_that_are_there(browser: Browser, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", benchmarks=["gqa"], documents=8, pictures=plain_picture)
+    page = build_report([run], tmp_path / "out")
+    assert page == tmp_path / "out" / "index.html"
+    with watched(browser, page) as seen:
+        seen.page.wait_for_load_state("networkidle")
+        assert seen.noise == [] and seen.violations() == []
+        assert all(r.startswith(("data:", page.parent.as_uri())) for r in seen.requests)
+        loaded = "(all) => all.every((i) => i.complete && i.naturalWidth > 0)"
+        assert seen.page.locator("img").count() > 0 and seen.page.locator("img").evaluate_all(loaded)
+        links = seen.page.locator("a[href]").evaluate_all("(all) => all.map((a) => a.getAttribute('href'))")
+        files = [link for link in links if not link.startswith(("#", "data:"))]
+        assert {Path(link).suffix for link in files} == {"", ".pdf", ".png"} and len(files) > 6
+        assert all((page.parent / link).exists() for link in files)
 
 
 def test_without_scripts_the_page_still_shows_the_end_of_pruning(browser: Browser, report: Path) -> None:
-    with Opened(browser, report, java_script_enabled=False) as opened:
-        assert not opened.page.locator("#control").is_visible()
-        assert counts(opened.page)[1:] == ["1 token", "1 token", "144 tokens", "60 tokens, 7 of them merged"]
+    with watched(browser, report, java_script_enabled=False) as seen:
+        assert not seen.page.locator("#gallery-viewer").is_visible()
+        assert seen.page.locator("button.sort").count() == 0
+        shown = seen.page.locator("#gallery-few article").first.locator(".count").all_inner_texts()
+        assert shown[1:] == ["1 token", "1 token", "144 tokens", "60 tokens, 7 of them merged"]
 
 
 def test_on_paper_controls_go_and_the_text_is_dark(browser: Browser, report: Path) -> None:
-    with Opened(browser, report, color_scheme="dark") as opened:
-        opened.page.emulate_media(media="print")
-        assert not opened.page.locator("#control").is_visible()
-        assert not opened.page.locator("nav").is_visible()
-        assert opened.page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-        assert opened.page.pdf(format="A4").startswith(b"%PDF")
-
-
-def test_hostile_text_runs_nothing_and_keeps_the_layout(browser: Browser, tmp_path: Path) -> None:
-    texts = Texts(lambda benchmark, i: HOSTILE, right=HOSTILE, wrong="javascript:" + HOSTILE)
-    run = write_run(tmp_path / "run", texts=texts, pictures=plain_picture, documents=8)
-    page = build_report([run], tmp_path / "report.html", figures=False)
-    with Opened(browser, page, viewport={"width": 400, "height": 800}) as opened:
-        assert opened.noise == []
-        assert opened.page.evaluate("window.broken") is None
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
-        assert "<script>" in opened.page.locator("article h3").first.inner_text()
+    with watched(browser, report, color_scheme="dark") as seen:
+        seen.page.emulate_media(media="print")
+        assert not seen.page.locator("#gallery-filters").is_visible()
+        assert not seen.page.locator("#sections").is_visible()
+        assert seen.page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+        assert seen.page.pdf(format="A4").startswith(b"%PDF")
 
 
 def test_the_policy_stops_what_is_not_ours(browser: Browser, report: Path, tmp_path: Path) -> None:
     text = report.read_text(encoding="utf-8")
     bad = tmp_path / "bad.html"
     bad.write_text(text.replace("</main>", "<script>window.broken = 1</script></main>"), encoding="utf-8")
-    with Opened(browser, bad) as opened:
-        assert opened.page.evaluate("window.broken") is None
-        assert any("Content Security Policy" in line for line in opened.noise)
+    with watched(browser, bad) as seen:
+        assert seen.page.evaluate("window.broken") is None
+        assert any("Content Security Policy" in line for line in seen.noise)
+        assert seen.violations() == ["script-src-elem inline"]
