@@ -122,8 +122,8 @@ def test_shipped_sweeps_hold_together(name: str) -> None:
         reached = [t for t in found if t.family in one.points() and t.refused is None]
         assert reached, f"{one.title} reaches no budget: {found[0].refused}"
     drawn = [one for one in sweep.families if one.role == "random"]
-    draws = {"budgets": 5, "layers": 3}[sweep.figure]  # a point of a grid says little alone
-    assert all(len(one.seeds) == draws for one in drawn if "positions=contiguous" not in one.spec)
+    if sweep.figure == "budgets":
+        assert all(len(one.seeds) == 5 for one in drawn if "positions=contiguous" not in one.spec), "five draws"
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,9 @@ def kill_one(run: Path, killed: list[int]) -> None:
 
 @pytest.mark.parametrize("workers", [Workers(2), Workers(2, "local")], ids=["processes", "ray"])
 def test_workers_answer_as_one_process_does_though_one_is_killed(
-    sweep: Sweep, serial: Path, tmp_path: Path, workers: Workers, one_core: None
+    sweep: Sweep, serial: Path, tmp_path: Path, workers: Workers, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("atp_eval.sweep.units.EACH", 2)  # four units: each begins with seconds of loading
     killed: list[int] = []
     killer = threading.Thread(target=kill_one, args=(tmp_path / "run-6", killed), daemon=True)
     killer.start()
