@@ -13,11 +13,14 @@ def significantly_best(summary: Summary) -> dict[str | None, frozenset[str]]:
     """Labels by benchmark (AVERAGE: of the average retention), at most one a budget.
 
     Each has more than every other method of its budget (`Summary.fairness.groups`), Holm-adjusted p at most 0.05.
+    Controls that know the truth do not take part.
     """
+    controls = {m.label for m in summary.methods if m.knows_truth}
+    groups = [[label for label in group if label not in controls] for group in summary.fairness.groups]
     return {
         name: frozenset(
             label
-            for group in summary.fairness.groups
+            for group in groups
             for label in group
             if len(group) > 1 and all(is_above(summary, label, other, name) for other in group if other != label)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from atp_eval.analysis.retention import Extra
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, Interval
 from atp_eval.analysis.stages import Efficiency
 from atp_eval.analysis.tokens import TokenStats
+
+TRUTH = ("oracle", "background")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class MethodSummary:
     def average_tokens(self) -> float:
         """Visual tokens that enter a layer, averaged over layers, samples and benchmarks; NaN without images."""
         return self.tokens.averages.input if self.tokens else math.nan
+
+    @property
+    def knows_truth(self) -> bool:
+        """Whether its tokens are chosen by ground truth: a limit of what any choice could do, never called the best."""
+        return re.split("[@:]", self.method, maxsplit=1)[0] in TRUTH
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ HOLM = f"Holm-adjusted p{NBSP}≤{NBSP}0.05"
 def headline(summary: Summary) -> list[str]:
     """The sentences, without markup."""
     pruned = [m for m in summary.methods if not m.is_reference and m.retention is not None]
+    pruned = [m for m in pruned if not m.knows_truth] or pruned
     if not pruned:
         return without_retention(summary)
     best = max(pruned, key=lambda m: m.retention.value if m.retention else 0.0)

@@ -27,12 +27,16 @@ Series = Callable[[str], int]
 
 
 class Point(NamedTuple):
-    """A method: what it costs (with an interval, of time) and its average retention in per cent."""
+    """A method: what it costs (with an interval, of time) and its average retention in per cent.
+
+    competes: whether it may be on the front; the upper bound and controls that know the truth may not.
+    """
 
     label: str
     is_reference: bool
     cost: Interval
     retention: Interval
+    competes: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Tradeoff:
 def tradeoffs(summary: Summary) -> list[Tradeoff]:
     """Retention against average tokens, FLOPs of the prefill and time, as far as they are known of pruning methods."""
     kept = {m.label: m.retention for m in summary.methods if m.retention is not None}
-    is_reference = {m.label: m.is_reference for m in summary.methods}
+    methods = {m.label: m for m in summary.methods}
     tokens = {m.label: Interval(m.average_tokens) for m in summary.methods}
     flops = {row.label: row.flops for row in summary.fairness.rows if row.flops}
     factor, prefix = scale_of(max(flops.values(), default=0.0))
@@ -66,18 +70,19 @@ def tradeoffs(summary: Summary) -> list[Tradeoff]:
     found = []
     for key, (title, cost, known) in axes.items():
         points = [
-            Point(label, is_reference[label], known[label], retention)
+            Point(label, m.is_reference, known[label], retention, not (m.is_reference or m.knows_truth))
             for label, retention in kept.items()
+            for m in [methods[label]]
             if label in known and math.isfinite(known[label].value) and math.isfinite(retention.value)
         ]
-        if any(not point.is_reference for point in points):
+        if any(point.competes for point in points):
             found.append(Tradeoff(key, title, cost, tuple(points), front(points)))
     return found
 
 
 def front(points: Sequence[Point]) -> tuple[str, ...]:
-    """The pruning methods that no other dominates, from cheap to dear."""
-    pruned = [p for p in points if not p.is_reference]
+    """The pruning methods that no other dominates, from cheap to dear; no control that knows the truth."""
+    pruned = [p for p in points if p.competes]
     best = [p for p in pruned if not any(dominates(other, p) for other in pruned)]
     return tuple(p.label for p in sorted(best, key=lambda p: (p.cost.value, p.label)))
 
@@ -106,7 +111,7 @@ def front_words(summary: Summary, found: Tradeoff) -> str:
         p.label
         for p in found.points
         if p.label not in labels
-        and not p.is_reference
+        and p.competes
         and not any(dominates(points[a], p) and is_more(summary, a, p.label) for a in labels)
     ]
     return f"{text}. Not clearly below it: {named(near)}." if near else f"{text}."

@@ -63,15 +63,15 @@ def test_long_labels_end_in_an_ellipsis_and_carry_nothing_unsafe() -> None:
 
 
 def point(label: str, cost: float, retention: float, half: float = 1.0, **how: bool) -> Point:
-    return Point(
-        label, how.get("is_reference", False), Interval(cost), Interval(retention, retention - half, retention + half)
-    )
+    interval, reference = Interval(retention, retention - half, retention + half), how.get("is_reference", False)
+    return Point(label, reference, Interval(cost), interval, how.get("competes", not reference))
 
 
 def test_the_front_holds_whom_nobody_beats() -> None:
     points = [point("upper", 576, 100, is_reference=True), point("a", 60, 80), point("b", 144, 90), point("c", 144, 85)]
     assert front(points) == ("a", "b")
     assert front([*points, point("d", 59, 91)]) == ("d",)
+    assert front([*points, point("oracle", 59, 99, competes=False)]) == ("a", "b")
     assert front([point("a", 60, 80), point("twin", 60, 80)]) == ("a", "twin")
 
 
@@ -113,7 +113,7 @@ def test_words_name_the_front_and_whom_chance_may_keep_off_it(summary: Summary) 
         return found
 
     points = tuple(
-        Point(label, label == "upper_bound", Interval(cost), retention(label))
+        Point(label, label == "upper_bound", Interval(cost), retention(label), label != "upper_bound")
         for label, cost in {"upper_bound": 576, "far": 144, "random@144": 144, "fastv@144": 144}.items()
     )
     text = front_words(summary, Tradeoff("tokens", "tokens", "tokens", points, front(points)))

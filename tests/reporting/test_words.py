@@ -15,8 +15,10 @@ from synthetic import Texts, write_run
 from atp_eval import listing
 from atp_eval.analysis import Contrast, Cost, Interval, MethodSummary, Score, Summary, compare_budgets, comparisons
 from atp_eval.analysis.efficiency import Timing
-from atp_eval.analysis.summary import BenchmarkRow
+from atp_eval.analysis.standing import AVERAGE, significantly_best
+from atp_eval.analysis.summary import TRUTH, BenchmarkRow
 from atp_eval.analysis.tokens import TokenAverages, TokenStats
+from atp_eval.methods import get_method, method_names
 from atp_eval.reporting.console import comparison_table
 from atp_eval.reporting.headline import headline
 from atp_eval.reporting.show import render_sample, sample_rows
@@ -103,6 +105,21 @@ def test_methods_of_another_budget_are_not_compared() -> None:
         "over one benchmark.",
         "No other method has the same budget, so none is compared with it.",
     ]
+
+
+def test_a_control_that_knows_the_truth_is_never_the_best() -> None:
+    oracle = method("oracle@144:layer=0", Interval(106.0, 104.0, 108.0), 144)
+    ahead = [contrast(oracle.label, m.label, 10.0, 0.001) for m in (FASTV, GRID)]
+    found = summary(UPPER, oracle, FASTV, GRID, contrasts=(*ahead, contrast("fastv@144", "grid@144", 5.0, 0.004)))
+    assert "fastv@144 keeps 96.0 %" in said(found)[0]
+    assert "oracle" not in " ".join(said(found))
+    assert significantly_best(found)[AVERAGE] == {"fastv@144"}
+
+
+def test_controls_that_know_the_truth_are_those_whose_methods_read_it() -> None:
+    assert {
+        name for name in method_names() if "asked" in get_method(name if name == "upper_bound" else f"{name}@144").needs
+    } == set(TRUTH)
 
 
 def test_a_loss_within_chance_is_called_so() -> None:
