@@ -225,6 +225,7 @@ def test_what_another_folder_holds_is_not_asked_again(
         ({}, ("--limit", "0"), "--limit = 0"),
         ({}, ("--shard", "3/2"), "--shard = '3/2': write the number of a share"),
         ({}, ("--shard", "half"), "--shard = 'half'"),
+        ({}, ("--ray", "yes"), "--ray yes: write --ray local"),
         ({}, ("--from", "nowhere"), "nowhere is not a run folder"),
         ({}, ("--tasks", "docvqa"), "docvqa"),
     ],
