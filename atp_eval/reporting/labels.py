@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from atp_eval.plotting import INK, PAPER, SOFT, colour, marker
 from atp_eval.reporting.svg import clean
 
-SIZE, LINE, LETTER = 8.5, 11.5, 5.4  # points: of a name, between two, and about a letter's width
+SIZE, LINE, LETTER = 8.5, 11.5, 5.8  # points: of a name, between two, and about a letter's width
 GAP = 14.0  # points between the plot and the marks
 LONGEST = 24  # characters
 OPTICAL = {"*": 1.5, "P": 1.15, "X": 1.15, "^": 1.1, "v": 1.1}  # marks that look smaller than they are

@@ -31,11 +31,11 @@ def test_every_trace_is_read_once_and_whole(found: list[KeepTrace | None]) -> No
 
 def test_texts_of_one_length_that_differ_in_more_than_masks_are_kept_apart() -> None:
     keep = np.arange(6) < 2
-    found = [KeepTrace((2, 3), 9, (Stage(layer, keep, merged),)) for layer, merged in [(1, 2), (3, 2), (1, 7)]]
+    found = [KeepTrace((2, 3), 9, (Stage(layer, keep, merged),)) for layer, merged in [(1, 12), (3, 12), (1, 70)]]
     kinds = read_traces(pd.Series([text(t) for t in found]))
     assert [(k.starts, k.rows.tolist(), k.merged.tolist()) for k in kinds] == [
-        ((1,), [0, 2], [[2], [7]]),
-        ((3,), [1], [[2]]),
+        ((1,), [0, 2], [[12], [70]]),
+        ((3,), [1], [[12]]),
     ]
 
 
