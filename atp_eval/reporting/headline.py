@@ -59,7 +59,7 @@ def against(summary: Summary, best: MethodSummary, peers: Sequence[MethodSummary
             f"That is more than any of the other {len(peers)} methods of its budget keeps ({HOLM}): "
             f"{lead(summary, best, peers[0])} more than {peers[0].label}, the next."
         )
-    first = f"Its lead over {level[0].label}, {lead(summary, best, level[0])}, is within chance"
+    first = f"Its lead over {level[0].label}, {lead(summary, best, level[0])}, {doubt(summary, best, level[0])}"
     if len(level) > 1:
         rest = f"{level[1].label}" if len(level) == 2 else f"{len(level) - 1} others"
         first += f", as is that over {rest}"
@@ -67,6 +67,14 @@ def against(summary: Summary, best: MethodSummary, peers: Sequence[MethodSummary
         which = f"the other {len(ahead)} methods" if len(ahead) > 1 else ahead[0].label
         return f"{first}; it keeps more than {which} of its budget ({HOLM})."
     return f"{first}."
+
+
+def doubt(summary: Summary, best: MethodSummary, other: MethodSummary) -> str:
+    """Why a lead is not claimed; where its own interval excludes 0, that this is one of many comparisons."""
+    found = difference(summary, best.label, other.label)
+    if found is None or found[1] is None or found[1].p_holm is None or not found[0].low > 0:
+        return "is within chance"
+    return f"may be chance among {found[1].comparisons} comparisons{adjusted(summary, best, other)}"
 
 
 def lead(summary: Summary, best: MethodSummary, other: MethodSummary) -> str:

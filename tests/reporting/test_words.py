@@ -92,9 +92,13 @@ def test_a_lead_within_chance_is_called_so() -> None:
 
 def test_a_lead_is_never_claimed_by_its_interval_alone() -> None:
     """Of many comparisons some intervals exclude 0 by luck: the adjusted p decides, and where there is none, nobody."""
-    for test in (holm(0.06), None):
+    for test, words in (
+        (holm(0.06), "may be chance among 3 comparisons (Holm-adjusted p = 0.060)"),
+        (None, "is within chance"),
+    ):
         lead = Contrast("fastv@144", "grid@144", Interval(5.0, 3.0, 7.0), test)
-        assert "within chance" in said(summary(UPPER, FASTV, GRID, contrasts=(lead,)))[1]
+        found = said(summary(UPPER, FASTV, GRID, contrasts=(lead,)))[1]
+        assert found == f"Its lead over grid@144, 5.0 points [3.0, 7.0], {words}."
 
 
 def test_methods_of_another_budget_are_not_compared() -> None:
