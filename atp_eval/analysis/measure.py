@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -12,13 +12,14 @@ import pandas as pd
 
 from atp_eval.analysis.adaptivity import Adaptivity, measure_adaptivity, question_rows
 from atp_eval.analysis.agreement import Agreement, agreement_rows, measure_agreement
+from atp_eval.analysis.cautions import disagreements, gaps, not_side_by_side, too_few, unfinished
 from atp_eval.analysis.comparisons import Tested, holm, of_estimate, of_scores
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
 from atp_eval.analysis.estimate import mean
 from atp_eval.analysis.fairness import Cost, Fairness, Prompts, compare_budgets, cost_of, model_sizes, prompts
 from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
 from atp_eval.analysis.histograms import Asked, TokenUse, token_use
-from atp_eval.analysis.reading import UPPER_BOUND, Entry, benchmarks_of, distinct, entries, reference_of, run_names
+from atp_eval.analysis.reading import Entry, benchmarks_of, distinct, entries, reference_of, run_names
 from atp_eval.analysis.retention import ANSWERS, Extra, Retained, average, has_more_metrics, retain
 from atp_eval.analysis.retention import COLUMNS as SCORED
 from atp_eval.analysis.significance import DESCRIPTIVE_RESAMPLES, RESAMPLES, wilson
@@ -34,8 +35,6 @@ COLUMNS = [
     *("error", "invalid", "new_tokens", "prompt_tokens", "seconds", "vision_seconds", "batch", "warm", "trace"),
 ]
 MOST_TOGETHER = 24  # methods that are all held against each other; of more, only those of like budgets
-FEW_PICTURES, FEW_DIFFERING = 20, 5  # below, intervals miss more often than they say (docs/statistics.md)
-TOLERANCE = 0.0005  # of a metric's scale, between lmms-eval's number and ours from its samples
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = RESAMPLES, seed: int = 0)
     runs = distinct(runs)
     methods = entries(runs)
     cells: dict[str, dict[str, Cell]] = {e.label: {} for e in methods}
-    rows, warnings = [], list(unfinished(runs))
+    rows, warnings = [], [*unfinished(runs), *not_side_by_side(runs)]
     for name in benchmarks_of(methods):
         present = [e for e in methods if name in e.results]
         info = present[0].run.manifest.benchmarks[name]
@@ -278,69 +277,3 @@ def _with_upper_bound(first: MethodSummary, second: MethodSummary) -> Tested | N
 def in_per_cent(extra: Extra) -> Extra:
     """A metric in [0, 1] as it is shown."""
     return Extra(extra.score.scaled(100.0), extra.retention)
-
-
-# ------------------------------------------------------------------ what a reader must know
-
-
-def unfinished(runs: Sequence[Run]) -> Iterator[str]:
-    """Cells that were asked for and are not there."""
-    for run in runs:
-        have = {(r.method, r.benchmark) for r in run.results()}
-        asked = [(m, b) for m in run.manifest.methods for b in run.manifest.benchmarks]
-        if missing := [f"{m} on {b}" for m, b in asked if (m, b) not in have]:
-            yield f"{run.path.name} is not finished: {shortened(missing)}. `atp-eval run` with these goes on."
-
-
-def disagreements(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
-    """An upper bound of nothing, scores that our samples do not reproduce, documents that one of two methods lacks."""
-    scale = 100.0 if row.unit == "%" else float(row.unit.removeprefix("of "))
-    if none := [label for label, cell in cells.items() if cell.reference and cell.retained.kept is None]:
-        yield f"{row.name}: the upper bound scored nothing there, so there is no retention of {shortened(none)}."
-    for label, cell in cells.items():
-        ours, theirs = cell.score.score.value, cell.score.reported
-        if not abs(ours - theirs) <= TOLERANCE * scale:
-            yield f"{label} on {row.name}: lmms-eval reports {theirs:.2f}, its samples add up to {ours:.2f}."
-        if cell.retained.missing:
-            yield (
-                f"{label} on {row.name}: {cell.retained.missing} documents are missing from it or from the upper "
-                f"bound; retention is over the {cell.retained.common} that both have."
-            )
-
-
-def too_few(row: BenchmarkRow, cells: dict[str, Cell]) -> Iterator[str]:
-    """Pictures in all, or pictures that a method and the upper bound score differently."""
-    held = {label: cell.retained for label, cell in cells.items() if cell.retained.kept and cell.reference != label}
-    if not held:
-        return
-    pictures = max(r.pictures for r in held.values())
-    if pictures < FEW_PICTURES:
-        yield (
-            f"{row.name}: {pictures} pictures are too few for intervals that hold what they say; take at least "
-            f"{FEW_PICTURES}, better 100."
-        )
-    elif rare := [label for label, r in held.items() if r.differing < FEW_DIFFERING]:
-        yield (
-            f"{row.name}: in fewer than {FEW_DIFFERING} pictures do {shortened(rare)} score otherwise than the upper "
-            "bound; their intervals of retention are rough."
-        )
-
-
-def gaps(methods: Iterable[MethodSummary], rows: Sequence[BenchmarkRow]) -> Iterator[str]:
-    """No upper bound, or averages over different benchmarks."""
-    methods = list(methods)
-    if not any(m.is_reference for m in methods):
-        yield f"{UPPER_BOUND} was not run, so there is no retention: add it to --methods."
-    for m in methods:
-        missing = [r.name for r in rows if r.name not in m.scores or m.scores[r.name].retention is None]
-        if m.retention is not None and missing:
-            yield (
-                f"The averages of {m.label} are over {len(rows) - len(missing)} of {len(rows)} benchmarks; "
-                f"without a retention: {shortened(missing)}."
-            )
-
-
-def shortened(names: Sequence[str], limit: int = 4) -> str:
-    """The first names, and how many more."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

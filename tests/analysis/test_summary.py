@@ -147,6 +147,13 @@ def test_what_is_only_described_has_fewer_draws(run: Run, monkeypatch: pytest.Mo
     assert asked == [2000, 50]
 
 
+def test_times_of_several_workers_are_warned_of(run: Run) -> None:
+    config = {**run.manifest.config, "workers": "2 processes"}
+    apart = Run(run.path, run.manifest.model_copy(update={"config": config}))
+    (warning,) = summarise([apart], resamples=50).warnings
+    assert "2 processes" in warning and "ratios of times say little" in warning
+
+
 def test_without_an_upper_bound_there_are_scores_and_a_warning(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", methods={"grid@144": METHODS["grid@144"]}, benchmarks=["gqa"])
     summary = summarise([run], resamples=50)

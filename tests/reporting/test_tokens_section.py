@@ -18,7 +18,8 @@ from atp_eval.plotting import drawn
 from atp_eval.records import Run
 from atp_eval.reporting.contents import numbered
 from atp_eval.reporting.inline import inline
-from atp_eval.reporting.tokens import MAPS, ROWS, TokenParts, token_parts, words
+from atp_eval.reporting.keepmaps import MAPS
+from atp_eval.reporting.tokens import ROWS, TokenParts, token_parts, words
 
 WIDE = {
     "wide@144": FakeMethod(0.8, [(1, (100, 300)), (4, (20, 90))], merged=5),
