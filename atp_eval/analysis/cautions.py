@@ -10,6 +10,7 @@ from atp_eval.analysis.summary import BenchmarkRow, MethodSummary
 from atp_eval.records import Run
 
 if TYPE_CHECKING:
+    from atp_eval.analysis.compare import Change
     from atp_eval.analysis.measure import Cell
 
 FEW_PICTURES, FEW_DIFFERING = 20, 5  # below, intervals miss more often than they say (docs/statistics.md)
@@ -87,3 +88,26 @@ def shortened(names: Sequence[str], limit: int = 4) -> str:
     """The first names, and how many more."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def apart(first: Run, second: Run, changes: Sequence[Change]) -> list[str]:
+    """Methods whose parameters are not the same, documents and methods that only one run has, and devices."""
+    said = []
+    a, b = first.manifest, second.manifest
+    names = list(dict.fromkeys(change.method for change in changes))
+    for name in names:
+        one, two = a.methods[name], b.methods[name]
+        if keys := sorted(key for key in {*one, *two} if one.get(key) != two.get(key)):
+            what = "; ".join(f"{key}: {one.get(key)} and {two.get(key)}" for key in keys)
+            said.append(f"{name} is not the same method in both runs ({what}).")
+    for run, other, other_names in ((first, b, b.methods), (second, a, a.methods)):
+        alone = [name for name in run.manifest.methods if name not in other_names]
+        alone += [name for name in run.manifest.benchmarks if name not in other.benchmarks]
+        if alone:
+            said.append(f"Only {run.path.name} has {', '.join(alone)}.")
+    if uneven := [f"{c.method} on {c.benchmark}" for c in changes if c.only_a or c.only_b]:
+        more = f" and {len(uneven) - 3} more" if len(uneven) > 3 else ""
+        said.append(f"Not both runs have all documents of {', '.join(uneven[:3])}{more}; those that both have count.")
+    if a.device != b.device:
+        said.append(f"The runs are of different devices ({a.device}; {b.device}), so their times say little.")
+    return said

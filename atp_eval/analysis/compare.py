@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from atp_eval.analysis.aggregation import Sums, cluster_sums
+from atp_eval.analysis.cautions import apart
 from atp_eval.analysis.comparisons import Tested, holm, of_estimate
 from atp_eval.analysis.efficiency import batch_ratios, batch_times
 from atp_eval.analysis.estimate import Estimate, estimate, mean, resample
@@ -175,7 +176,7 @@ def compare(
         names=_names(first, second),
         runs=(first, second),
         protocol=protocol,
-        notes=tuple(_notes(first, second, changes)),
+        notes=tuple(apart(first, second, changes)),
         benchmarks=tuple(benchmark_row(task, first.manifest.benchmarks[task]) for task in tasks),
         changes=changes,
         averages=tuple(replace(average, test=overall[average.method]) for average in averages),
@@ -285,26 +286,3 @@ def _names(first: Run, second: Run) -> tuple[str, str]:
     """The folders' names; their paths where those are the same."""
     a, b = (Path(run.path).resolve() for run in (first, second))
     return (a.name, b.name) if a.name != b.name else (str(first.path), str(second.path))
-
-
-def _notes(first: Run, second: Run, changes: Sequence[Change]) -> list[str]:
-    """Methods whose parameters are not the same, documents and methods that only one run has, and devices."""
-    said = []
-    a, b = first.manifest, second.manifest
-    names = list(dict.fromkeys(change.method for change in changes))
-    for name in names:
-        one, two = a.methods[name], b.methods[name]
-        if keys := sorted(key for key in {*one, *two} if one.get(key) != two.get(key)):
-            what = "; ".join(f"{key}: {one.get(key)} and {two.get(key)}" for key in keys)
-            said.append(f"{name} is not the same method in both runs ({what}).")
-    for run, other, other_names in ((first, b, b.methods), (second, a, a.methods)):
-        alone = [name for name in run.manifest.methods if name not in other_names]
-        alone += [name for name in run.manifest.benchmarks if name not in other.benchmarks]
-        if alone:
-            said.append(f"Only {run.path.name} has {', '.join(alone)}.")
-    if uneven := [f"{c.method} on {c.benchmark}" for c in changes if c.only_a or c.only_b]:
-        more = f" and {len(uneven) - 3} more" if len(uneven) > 3 else ""
-        said.append(f"Not both runs have all documents of {', '.join(uneven[:3])}{more}; those that both have count.")
-    if a.device != b.device:
-        said.append(f"The runs are of different devices ({a.device}; {b.device}), so their times say little.")
-    return said

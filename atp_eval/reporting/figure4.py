@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,10 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
-from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from atp_eval.analysis.overlays import Answer, Sample, cell_runs
@@ -23,11 +20,11 @@ from atp_eval.errors import UserError
 from atp_eval.plotting import INK, PAGE, SOFT, Chart
 from atp_eval.reporting.gallery import judged, options, said
 from atp_eval.reporting.svg import clean
+from atp_eval.reporting.typeset import SIZE, wrapped
 from atp_eval.trace import KeepTrace, pack
 
 EDGE, GAP, BESIDE = 0.01, 0.05, 0.2  # inches: around the figure, between panels, between samples
 HEAD, LINE, FOOT = 0.17, 0.135, 0.12  # inches: over panels, a line of text, below it
-SIZE = 7.5  # points
 QUESTION, ANSWER = 3, 1  # lines of text below a sample at most
 SHARPEST = 300  # pixels an inch that pictures are embedded with at most
 MOST_PANELS = 6  # beside each other in two samples of a row
@@ -260,47 +257,3 @@ def borders(trace: KeepTrace, layer: int) -> list[list[tuple[int, int]]]:
     upright = [[(c + 1, r), (c + 1, r + 1)] for r, c in np.argwhere(keep[:, 1:] != keep[:, :-1]).tolist()]
     level = [[(c, r + 1), (c + 1, r + 1)] for r, c in np.argwhere(keep[1:] != keep[:-1]).tolist()]
     return upright + level
-
-
-def wrapped(text: str, width: float, lines: int) -> list[str]:
-    """Text in at most `lines` lines of `width` inches, by the font's own measures; what does not fit becomes `…`."""
-    words = drawable(clean(" ".join(text.split()), 600)).split(" ")
-    found = [""]
-    while words:
-        word = words.pop(0)
-        longer = f"{found[-1]} {word}".strip()
-        if measure(longer) <= width:
-            found[-1] = longer
-        elif not found[-1] or measure(word) > width:  # a word that fits no line is cut where the line ends
-            start = found[-1]
-            room = bisect_right(range(1, len(word)), width, key=lambda n: measure(f"{start} {word[:n]}"))
-            room = max(room, int(not start))
-            found[-1] = f"{start} {word[:room]}".strip()
-            words.insert(0, word[room:])
-            found.append("")
-        else:
-            words.insert(0, word)
-            found.append("")
-        if len(found) > lines:
-            found[lines - 1] = shortened(found[lines - 1], width)
-            break
-    return [line for line in found[:lines] if line]
-
-
-def shortened(line: str, width: float) -> str:
-    """The line with `…` at its end, which fits."""
-    while line and measure(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
-
-
-def drawable(text: str) -> str:
-    """The text with a replacement character for each that the figure's font has no picture of."""
-    font = get_font(findfont(FontProperties(size=SIZE)))
-    return "".join(c if font.get_char_index(ord(c)) else "\ufffd" for c in text)
-
-
-def measure(text: str) -> float:
-    """Inches that a line of text takes."""
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=SIZE), ismath=False)
-    return float(width) / 72

@@ -19,8 +19,9 @@ from atp_eval.analysis.overlays import Sample, interesting_samples, named_sample
 from atp_eval.errors import UserError
 from atp_eval.plotting import DPI, PAGE, Chart, drawn, write_chart
 from atp_eval.records import Run
-from atp_eval.reporting.figure4 import borders, covered, drawable, figure4, measure, wrapped
+from atp_eval.reporting.figure4 import borders, covered, figure4
 from atp_eval.reporting.svg import clean
+from atp_eval.reporting.typeset import drawable, measure, wrapped
 from atp_eval.trace import KeepTrace, Stage, unpack
 
 THREE = "atp@144"
