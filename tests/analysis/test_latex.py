@@ -96,6 +96,11 @@ def test_no_command_gets_through(text: str) -> None:
     check(escaped(text))
 
 
+def test_text_is_one_line_without_accents_and_what_ascii_lacks_is_named() -> None:
+    assert escaped("a\nb\n\n c\t d") == "a b c d"  # an empty line would end the caption
+    assert escaped("é ﬁ 漢\x07") == "e fi [U+6F22][U+0007]"
+
+
 @settings(max_examples=200)
 @given(st.text())
 def test_no_text_is_more_than_text(text: str) -> None:
