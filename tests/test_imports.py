@@ -59,7 +59,15 @@ LIGHT = [
 ONLY_IMPORTED_BY = {
     "cli": {"__main__"},
     "run": {"ablation", "cli", "sweep"},
-    "reporting": {"claims_commands", "cli", "report_commands", "compare_commands", "gallery_commands", "annotation", "annotate_commands"},
+    "reporting": {
+        "claims_commands",
+        "cli",
+        "report_commands",
+        "compare_commands",
+        "gallery_commands",
+        "annotation",
+        "annotate_commands",
+    },
 }
 
 
