@@ -129,7 +129,8 @@ def overall(votes: pd.DataFrame, pools: Mapping[str, Pool]) -> Interval | None:
     if any(pool.stands_for and name not in given for name, pool in pools.items()):
         return None
     weight = votes["benchmark"].map({name: pools[str(name)].stands_for / n for name, n in given.items()})
-    rate = bootstrapped([share(codes(votes["cluster"]), votes["value"].to_numpy() / 2, weight.to_numpy())])[0]
+    weights = np.asarray(weight, dtype=np.float64)
+    rate = bootstrapped([share(codes(votes["cluster"]), votes["value"].to_numpy() / 2, weights)])[0]
     told = sum(pool.stands_for for pool in pools.values()) / sum(pool.answered for pool in pools.values())
     return Interval(*(0.5 + told * (bound - 0.5) for bound in rate))
 
