@@ -98,17 +98,33 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     return found
 
 
-def swarm(xs: Sequence[float], spans: Sequence[tuple[float, float]], gap: float) -> list[float]:
-    """Where to draw vertical spans (low, high) lest they hide each other: beside their place, by turns right and left,
-    and as near as there is room; those that nothing is in the way of stay."""
+class Room(NamedTuple):
+    """Vertical spans (low, high), one a point, and how far apart they stand where two would overlap."""
+
+    spans: Sequence[tuple[float, float]]
+    gap: float
+
+
+def swarm(xs: Sequence[float], rooms: Sequence[Room], reach: float) -> list[float]:
+    """Where to draw points lest they hide each other: beside their place, by turns right and left, as near as there is
+    room and never further than `reach`; those that nothing is in the way of stay.
+
+    rooms: what each point takes, from what matters most on; where not all fit within reach, the last are given up.
+    """
+    step = min(room.gap for room in rooms)
+    offsets = [sign * step * n for n in range(int(reach / step + 1e-9) + 1) for sign in (1, -1)]
     placed: dict[int, float] = {}
-    for i in sorted(range(len(xs)), key=lambda i: (spans[i], i)):
-        free = (
-            x
-            for step in range(len(xs) + 1)
-            for x in (xs[i] + step * gap, xs[i] - step * gap)
-            if all(abs(x - other) >= gap - 1e-9 or apart(spans[i], spans[j]) for j, other in placed.items())
+
+    def is_free(i: int, x: float, wanted: Sequence[Room]) -> bool:
+        return all(
+            abs(x - other) >= gap - 1e-9 or apart(spans[i], spans[j])
+            for spans, gap in wanted
+            for j, other in placed.items()
         )
+
+    for i in sorted(range(len(xs)), key=lambda i: (rooms[0].spans[i], i)):
+        wishes = (rooms[:count] for count in range(len(rooms), 0, -1))
+        free = (xs[i] + offset for wanted in wishes for offset in offsets if is_free(i, xs[i] + offset, wanted))
         placed[i] = next(free, xs[i])
     return [placed[i] for i in range(len(xs))]
 

@@ -20,9 +20,10 @@ from atp_eval.plotting import COLUMN, RULE, SOFT, Chart, Margins, plot_area
 from atp_eval.reporting.adaptive import listed
 from atp_eval.reporting.agreement import named
 from atp_eval.reporting.fairness import scale_of
-from atp_eval.reporting.labels import LINE, Named, mark, name_at_right, room, size_in_points, swarm
+from atp_eval.reporting.labels import LINE, Named, Room, mark, name_at_right, room, size_in_points, swarm
 
-APART = 6.0  # points between marks that would hide each other
+APART, BARS_APART = 6.0, 2.0  # points between marks, and between intervals, that would hide each other
+REACH = APART  # points that a mark may be moved; further, and it would show another cost
 Series = Callable[[str], int]
 
 
@@ -200,15 +201,19 @@ def draw(figure: Figure, found: Tradeoff, series: Series, margins: Margins) -> N
 
 
 def places(axes: Axes, points: Sequence[Point]) -> dict[str, float]:
-    """Where marks stand: side by side where budgets are equal and intervals overlap, so that none hides another. Costs
-    that have an interval stay where they are."""
+    """Where marks stand: a little aside where another would be hidden, never by more than `REACH`, so that costs stay
+    readable. Costs that have an interval stay where they are."""
     if any(p.cost.bounded for p in points):
         return {p.label: p.cost.value for p in points}
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     width, height = size_in_points(axes)
-    scale, mark_height = (right - left) / width, APART / 2 * (top - bottom) / height
-    ends = [(*extent(p.retention), p.retention.value - mark_height, p.retention.value + mark_height) for p in points]
-    found = swarm([p.cost.value / scale for p in points], [(min(e), max(e)) for e in ends], APART)
+    scale, half = (right - left) / width, APART / 2 * (top - bottom) / height
+    marks = [(p.retention.value - half, p.retention.value + half) for p in points]
+    bars = [
+        (min(*extent(p.retention), low), max(*extent(p.retention), high))
+        for p, (low, high) in zip(points, marks, strict=True)
+    ]
+    found = swarm([p.cost.value / scale for p in points], [Room(marks, APART), Room(bars, BARS_APART)], REACH)
     return {p.label: x * scale for p, x in zip(points, found, strict=True)}
 
 

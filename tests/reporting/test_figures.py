@@ -21,8 +21,9 @@ from atp_eval.records import Run
 from atp_eval.reporting.contents import numbered
 from atp_eval.reporting.figures import layers_chart
 from atp_eval.reporting.inline import inline
-from atp_eval.reporting.labels import LINE, apart, short, size_in_points, spread_out, swarm
-from atp_eval.reporting.pareto import Point, Tradeoff, front, front_words, tradeoff_parts, tradeoffs
+from atp_eval.reporting.labels import LINE, Room, apart, short, size_in_points, spread_out, swarm
+from atp_eval.reporting.pareto import Point, Tradeoff, front, front_words, places, tradeoff_parts, tradeoffs
+from atp_eval.reporting.pareto import chart as tradeoff_chart
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=15))
@@ -43,14 +44,35 @@ spans = st.lists(st.tuples(st.floats(0, 60), st.floats(0, 50), st.floats(0, 20))
 
 
 @given(spans)
-def test_marks_do_not_hide_each_other_and_move_only_if_they_would(found: list[tuple[float, float, float]]) -> None:
+def test_marks_move_no_further_than_they_may_and_only_if_they_hide_another(
+    found: list[tuple[float, float, float]],
+) -> None:
     xs, where = [x for x, _, _ in found], [(low, low + length) for _, low, length in found]
-    drawn_at = swarm(xs, where, 6.0)
-    for i, j in itertools.combinations(range(len(xs)), 2):
-        assert abs(drawn_at[i] - drawn_at[j]) >= 6.0 - 1e-6 or apart(where[i], where[j])
+    drawn_at = swarm(xs, [Room(where, 6.0)], 6.0)
+    assert all(abs(x - shown) <= 6.0 + 1e-6 for x, shown in zip(xs, drawn_at, strict=True))
     for i in range(len(xs)):
-        if all(abs(xs[i] - xs[j]) >= 100.0 or apart(where[i], where[j]) for j in range(len(xs)) if j != i):
+        if all(abs(xs[i] - xs[j]) >= 18.0 or apart(where[i], where[j]) for j in range(len(xs)) if j != i):
             assert drawn_at[i] == xs[i]
+
+
+def test_marks_come_before_intervals_where_not_all_has_room() -> None:
+    one, long = Room([(0.0, 1.0)] * 3, 6.0), Room([(0.0, 9.0)] * 3, 2.0)
+    assert swarm([50.0] * 3, [one, long], 6.0) == [50.0, 56.0, 44.0]
+    ladder = Room([(float(i), i + 0.5) for i in range(9)], 6.0)  # marks above each other, with intervals that overlap
+    crowd = swarm([50.0] * 9, [ladder, Room([(0.0, 9.0)] * 9, 2.0)], 6.0)
+    assert crowd == [50.0, 52.0, 48.0, 54.0, 46.0, 56.0, 44.0, 50.0, 50.0]
+
+
+def test_equal_budgets_are_drawn_near_their_cost_and_dearer_ones_to_their_right(summary: Summary) -> None:
+    points = [point(f"m{i}", 651.0, 80.0 + i, half=3.0) for i in range(11)]
+    points += [point("dear", 794.0, 72.0, half=3.0), point("upper", 3454.0, 100.0, is_reference=True)]
+    flops = Tradeoff("flops", "FLOPs", "FLOPs", tuple(points), front(points))
+    with drawn(tradeoff_chart(flops, lambda label: 1)) as figure:
+        axes = only_axes(figure)
+        where, (left, right) = places(axes, points), axes.get_xlim()
+        a_point = (right - left) / size_in_points(axes)[0]
+    assert all(abs(where[p.label] - p.cost.value) <= 6.0 * a_point + 1e-6 for p in points)
+    assert where["dear"] == 794.0
 
 
 def test_long_labels_end_in_an_ellipsis_and_carry_nothing_unsafe() -> None:
