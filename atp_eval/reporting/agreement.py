@@ -175,7 +175,8 @@ def recall_words(asked: Sequence[Place], layer: int) -> str:
     more = [label for label in ranked if signs[label] > 0]
     less = [label for label in reversed(ranked) if signs[label] < 0]
     if more:
-        said = [f"{first}, the best of {len(at)} methods."]
+        others = len(at) - 1
+        said = [f"{first}: further above chance than the other {f'{others} methods' if others > 1 else 'method'}."]
     else:
         said = ["No method clearly keeps more of the cells that a question is about than of all cells."]
     if len(more) > 1:

@@ -103,11 +103,14 @@ def test_an_overlap_that_is_always_the_same_counts_as_it_is() -> None:
 def test_recall_in_words() -> None:
     assert said(recall_words(PLACES, 3)) == (
         "Of the cells that a question is about, a@9 keeps 25.0 % [23.0, 27.0] to the last layer, where it keeps 14.0 % "
-        "of all cells, the best of 3 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] against 14.0 %)."
+        "of all cells: further above chance than the other 2 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] against 14.0 %)."
     )
     better = (*PLACES, placed("d@9", 0.5, 0.2))
     text = said(recall_words(better, 3))
-    assert "4 methods. More than chance also: d@9 (20.0 % [18.0, 22.0] against 14.0 %). Less than chance: b@9" in text
+    assert (
+        "the other 3 methods. More than chance also: d@9 (20.0 % [18.0, 22.0] against 14.0 %). Less than chance: b@9"
+        in text
+    )
     assert said(recall_words(PLACES[1:], 3)) == (
         "No method clearly keeps more of the cells that a question is about than of all cells. Less than chance: b@9 "
         "(5.0 % [3.0, 7.0] against 14.0 %)."
