@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from browsing import chromium
+from playwright.sync_api import Browser, BrowserContext, Page
 from synthetic import FakeMethod, Texts, plain_picture, write_run
 
 from atp_eval.annotation.ballot import Ballot, draw
@@ -19,8 +19,6 @@ from atp_eval.annotation.merge import merge_files
 from atp_eval.annotation.page import LONGEST_ANSWER, reveal_page, vote_page
 from atp_eval.annotation.votes import Votes, read_votes
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 A, B = "upper_bound", "fastv@144"
 METHODS = {A: FakeMethod(0.9), B: FakeMethod(0.4, [(2, 1)])}
@@ -31,13 +29,8 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail("these tests need a browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield launched
-        launched.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

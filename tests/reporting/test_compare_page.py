@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from opened import Opened, launched
+from browsing import chromium, watched
 from playwright.sync_api import Browser
 from synthetic import FakeMethod, Texts, write_run
 
@@ -131,7 +131,7 @@ def test_numbers_have_their_sign_and_long_text_an_end() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with launched() as found:
+    with chromium() as found:
         yield found
 
 
@@ -146,9 +146,9 @@ def test_hostile_text_does_nothing_and_the_page_is_accessible(browser: Browser, 
     assert page.count("<script>window") == 0 and len(page) < 1_000_000
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     for options in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}}):
-        with Opened(browser, tmp_path / "page.html", **options) as opened:
+        with watched(browser, tmp_path / "page.html", **options) as opened:
             assert opened.page.evaluate("window.broken") is None
-            assert opened.noise == [] and opened.requests == [(tmp_path / "page.html").as_uri()]
+            assert opened.noise == [] == opened.violations() and opened.requests == [(tmp_path / "page.html").as_uri()]
             assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert Axe().run(opened.page).response["violations"] == []
             opened.page.get_by_role("button", name="Answers changed").first.click()
