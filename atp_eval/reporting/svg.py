@@ -22,8 +22,9 @@ def clean(text: str, longest: int = LONGEST) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Text whose method labels (`schedule:layers=1-3,keep=9`) may break between their parts, and there only."""
-    return Markup(re.sub(r"(?<=\w)([,:=])(?=\w)", r"\1<wbr>", str(escape(clean(text)))))
+    """Text whose method labels (`schedule:layers=1-3,keep=9`) may break between their parts, and there only; a short
+    value stays with its name."""
+    return Markup(re.sub(r"(?<=\w)([,:]|=(?=\w{4}))(?=\w)", r"\1<wbr>", str(escape(clean(text)))))
 
 
 # The marks of figures (plotting.MARKERS) as paths about the origin.
