@@ -25,7 +25,7 @@ from atp_eval.reporting.build import render
 from atp_eval.reporting.contents import command, contents
 from atp_eval.reporting.gallery import READABLE
 from atp_eval.reporting.page import content_hash
-from atp_eval.reporting.svg import UNSAFE, clean
+from atp_eval.reporting.svg import UNSAFE, breakable, clean
 from atp_eval.reporting.words import heat
 
 SCRIPTS = 2 + len(gallery.SCRIPTS) + 2  # theme.js, report.js, the gallery's; two hold JSON
@@ -241,6 +241,22 @@ def test_any_text_makes_the_same_elements(
     tags = Outline(render(found)).tags()
     assert tags.count("article") == READABLE + 1
     assert tags.count("script") == SCRIPTS
+
+
+def test_names_break_between_their_parts_and_short_values_stay_with_theirs() -> None:
+    assert breakable("grid@144:layer=0") == "grid@144:<wbr>layer=0"
+    assert breakable("schedule:layers=1-3,keep=9") == "schedule:<wbr>layers=1-3,<wbr>keep=9"
+    assert breakable("schedule:score=last_row") == "schedule:<wbr>score=<wbr>last_row"
+    assert breakable("a = b: <c>") == "a = b: &lt;c&gt;"
+
+
+def test_controls_that_share_their_draws_are_said_to(tmp_path: Path) -> None:
+    said = "Controls of one seed draw from the same order of cells"
+    twice = {**METHODS, "random@144:layer=0": FakeMethod(0.7, [(0, 144)])}
+    for methods, is_said in ((METHODS, False), (twice, True)):
+        run = write_run(tmp_path / f"{len(methods)}", methods=methods)
+        page = build_report([run], samples=0, figures=False).read_text(encoding="utf-8")
+        assert (said in page) is is_said
 
 
 @given(st.text())
