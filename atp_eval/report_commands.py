@@ -86,6 +86,8 @@ def write_report(
         return
     console().print(comparison_table(summary))
     console().print(f"Report: [bold]{escape(str(page.resolve()))}[/bold]", soft_wrap=True, highlight=False)
+    if (beside := page.with_name(f"{page.stem}_tables")).is_dir():
+        console().print(f"Tables and figures: {escape(str(beside.resolve()))}", soft_wrap=True, highlight=False)
 
 
 def parse_size(text: str) -> int:

@@ -147,8 +147,9 @@ def remove_own(page: Path) -> None:
 
 
 def tables_folder(runs: Sequence[Run], output: Path) -> Path:
-    """Where the tables of a page that is one file go: a single run's own folder; for several, one named after it."""
-    return runs[0].path if len(runs) == 1 else output.with_name(f"{output.stem}_tables")
+    """Where the tables of a page that is one file go: the run's own folder for its page there, else one beside it."""
+    own = len(runs) == 1 and output.resolve().parent == runs[0].path.resolve()
+    return runs[0].path if own else output.with_name(f"{output.stem}_tables")
 
 
 def differing(differences: dict[str, list[Any]]) -> str:

@@ -307,8 +307,10 @@ def test_the_command_names_what_earlier_commands_put_into_the_folder(run: Run) -
 
 
 def test_tables_are_written_beside(run: Run, tmp_path: Path) -> None:
-    build(run, tmp_path)
+    build_report([run], run.path / "report.html", figures=False)
     assert set(NAMES) <= {p.name for p in run.path.iterdir()}
+    build_report([run], tmp_path / "elsewhere.html", figures=False)
+    assert set(NAMES) <= {p.name for p in (tmp_path / "elsewhere_tables").iterdir()}
     other = write_run(tmp_path / "b", documents=6)
     third = write_run(tmp_path / "c", documents=6)
     build_report([other, third], tmp_path / "both.html", figures=False)

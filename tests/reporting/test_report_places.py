@@ -156,4 +156,4 @@ def test_json_names_the_page_and_nothing_else_is_on_standard_output(
     args = (str(run.path), "-o", str(tmp_path / "x" / "p.html"), "--samples", "2", "--no-figures", "--json")
     code, out, _ = call(capsys, monkeypatch, *args)
     assert code == 0 and json.loads(out)["report"] == str(tmp_path / "x" / "p.html")
-    assert names(tmp_path / "x") == {"p.html"}  # a single run's tables lie in its own folder
+    assert names(tmp_path / "x") == {"p.html", "p_tables"}
