@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from itertools import zip_longest
 
+from atp_eval.analysis.label_lines import label_lines
 from atp_eval.analysis.significance import Interval
 from atp_eval.analysis.standing import AVERAGE, significantly_best
 from atp_eval.analysis.summary import BenchmarkRow, MethodSummary, Summary
@@ -17,6 +19,8 @@ SPECIAL = {
     **{"\u00a0": "~", "–": "--", "—": "---", "…": r"\ldots{}", "×": r"$\times$", "−": "$-$", "’": "{'}"},
 }
 LONGEST = 120  # characters of one text
+NAME = 18  # characters of a line of a method's name
+MANY = 8  # columns from which on a table is set smaller, so that seven benchmarks fit 6.875 inches
 
 
 def escaped(text: str) -> str:
@@ -48,8 +52,8 @@ def latex_table(summary: Summary, protocol: str = "") -> str:
         "% Written by atp-eval. In the preamble: \\usepackage{booktabs}",
         r"\begin{table*}[t]",
         r"\centering",
-        r"\small",
-        r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}",
+        r"\footnotesize" if columns >= MANY else r"\small",
+        rf"\setlength{{\tabcolsep}}{{{3 if columns >= MANY else 4}pt}}\setlength{{\belowcaptionskip}}{{4pt}}",
         rf"\caption{{{caption(summary, protocol)}}}",
         r"\label{tab:comparison}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * (columns - 1)}@{{}}}}",
@@ -67,8 +71,9 @@ def latex_table(summary: Summary, protocol: str = "") -> str:
 
 
 def rows(summary: Summary, m: MethodSummary, best: dict[str | None, frozenset[str]]) -> list[str]:
-    """A method's values, and below them their intervals."""
-    values, below = [escaped(m.label), number(m.average_tokens)], ["", ""]
+    """A method's values, and below them their intervals; a long name goes on beside these."""
+    name = label_lines(m.label[:LONGEST], NAME)
+    values, below = [number(m.average_tokens)], [""]
     for b in summary.benchmarks:
         score = m.scores.get(b.name)
         values.append(value(score.score if score else None, digits(b), m.label in best[b.name]))
@@ -76,8 +81,13 @@ def rows(summary: Summary, m: MethodSummary, best: dict[str | None, frozenset[st
     if summary.has_retention:
         values.append("100" if m.is_reference else value(m.retention, 1, m.label in best[AVERAGE]))
         below.append("" if m.is_reference else bounds(m.retention, 1))
-    first = f"{' & '.join(values)} \\\\"
-    return [first, f"{' & '.join(below)} \\\\[2pt]"] if any(below) else [first]
+    beside = [values, below] if any(below) else [values]
+    empty = [""] * len(values)
+    lines = [
+        " & ".join([escaped(part), *texts])
+        for part, texts in zip_longest(name, [*beside, *[empty] * (len(name) - len(beside))], fillvalue="")
+    ]
+    return [f"{line} \\\\" for line in lines[:-1]] + [f"{lines[-1]} \\\\{'[2pt]' if len(lines) > 1 else ''}"]
 
 
 def caption(summary: Summary, protocol: str) -> str:

@@ -17,6 +17,7 @@ from atp_eval.analysis import Contrast, Interval, Summary, comparisons, summaris
 from atp_eval.analysis.latex import escaped, latex_table
 from atp_eval.analysis.standing import significantly_best
 from atp_eval.analysis.summary import Contrasted
+from atp_eval.benchmarks import MAIN
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -121,11 +122,52 @@ def test_poor_summaries_make_a_table_too(tmp_path: Path) -> None:
     assert r"a\_b" in table and "Retention" not in table
 
 
-@pytest.mark.skipif(
+def test_a_long_name_goes_on_below_itself(tmp_path: Path) -> None:
+    names = ["cdpruner@144:relevance=llm", "schedule@144:layers=1-3-9,keep=288-144-72"]
+    run = write_run(tmp_path / "run", methods=dict.fromkeys(["upper_bound", *names], FakeMethod(0.5)), documents=12)
+    lines = latex_table(summarise([run], resamples=20)).splitlines()
+    body = [cells(line) for line in lines[lines.index(r"\midrule") + 1 :] if " & " in line]
+    assert [row[0] for row in body] == [
+        *(r"upper\_bound", ""),
+        *("cdpruner@144:", "relevance=llm"),
+        *("schedule@144:", "layers=1{-}3{-}9,", "keep=288{-}144{-}72"),
+    ]
+    assert body[3][2].startswith(r"{\scriptsize [") and not any(body[6][1:])
+    assert len({len(row) for row in body}) == 1
+
+
+needs_pdflatex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="needs pdflatex: apt-get install texlive-latex-recommended"
 )
+
+
+def compiled(folder: Path, name: str) -> str:
+    """What LaTeX says; shell escapes are allowed, so that an injected one would run."""
+    options = ["-interaction=nonstopmode", "-halt-on-error", "-shell-escape"]
+    run = subprocess.run(["pdflatex", *options, name], cwd=folder, capture_output=True, text=True, errors="replace")
+    assert run.returncode == 0, run.stdout[-2000:]
+    return run.stdout
+
+
+@needs_pdflatex
+def test_seven_benchmarks_and_long_names_fit_a_page_of_two_columns(tmp_path: Path) -> None:
+    methods = {
+        "upper_bound": FakeMethod(0.98),
+        **dict.fromkeys(
+            ["cdpruner@144:relevance=llm", "prumerge_plus@144", "sparsevlm@144:layers=2-6-15"], FakeMethod(0.9)
+        ),
+    }
+    run = write_run(tmp_path / "run", methods=methods, benchmarks=list(MAIN), documents=60)
+    found = summarise([run], resamples=100)
+    assert len(found.benchmarks) == 7
+    head = "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs}\n\\textwidth=6.875in\n\\begin{document}\n"
+    (tmp_path / "wide.tex").write_text(head + latex_table(found) + "\\end{document}\n", encoding="utf-8")
+    assert "Overfull" not in compiled(tmp_path, "wide")
+
+
+@needs_pdflatex
 def test_it_compiles_with_booktabs_alone(summary: Summary, tmp_path: Path) -> None:
-    """Hostile labels too; with shell escapes allowed, so that an injected one would run."""
+    """Hostile labels too."""
     methods = [replace(m, label=text) for m, text in zip(summary.methods * 4, HOSTILE, strict=False)]
     benchmarks = tuple(replace(b, name=f"{b.name}{text}") for b, text in zip(summary.benchmarks, HOSTILE, strict=False))
     for name, found, said in (
@@ -134,11 +176,7 @@ def test_it_compiles_with_booktabs_alone(summary: Summary, tmp_path: Path) -> No
     ):
         head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
         (tmp_path / f"{name}.tex").write_text(head + latex_table(found, said) + "\\end{document}\n", encoding="utf-8")
-        options = ["-interaction=nonstopmode", "-halt-on-error", "-shell-escape"]
-        run = subprocess.run(
-            ["pdflatex", *options, name], cwd=tmp_path, capture_output=True, text=True, errors="replace"
-        )
-        assert run.returncode == 0, run.stdout[-2000:]
+        said_by_latex = compiled(tmp_path, name)
         assert (tmp_path / f"{name}.pdf").stat().st_size > 1000
-        assert "Missing character" not in run.stdout
+        assert "Missing character" not in said_by_latex
     assert not (tmp_path / "broken").exists()
