@@ -144,7 +144,7 @@ def test_what_counts_go_with_is_shown_where_they_vary(page: str, tmp_path: Path)
     assert (found.parts["adaptive", "table"], found.parts["adaptive", "figure"]) == (1, 1)
     assert re.search(r"atp@ ?144 keeps \d+\.\d visual tokens on average", text.replace("\u00a0", " "))
     assert "cells asked about" in text and "fine − coarse" in text
-    assert (tmp_path / "run" / "adaptivity.csv").exists()
+    assert (tmp_path / "report_tables" / "adaptivity.csv").exists()
 
 
 def test_without_known_objects_there_is_neither_their_figure_nor_their_columns(tmp_path: Path) -> None:
