@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from atp_eval.analysis import Agreement, Compared, Fairness, Interval, Overlap, Place
 from atp_eval.analysis.cells import place
+from atp_eval.analysis.summary import TRUTH
 from atp_eval.plotting import Chart, Panels
 from atp_eval.reporting.adaptive import bracketed, listed
 from atp_eval.reporting.headline import NBSP
@@ -17,6 +19,7 @@ from atp_eval.reporting.places import places_chart, recall_panels
 STEPS = 10  # shades of the heat map
 NAMED = 4  # methods that a sentence names
 NOTICEABLE = 0.01  # of the picture's height; a mean row nearer to the middle is no bias worth a word
+CONTROLS = (*TRUTH, "random")  # fill up from the same draws
 Series = Callable[[str], int]
 Values = Sequence[Interval] | Sequence[Compared]
 
@@ -126,9 +129,15 @@ def beyond(gain: Interval) -> int:
     return 1 if low > 1e-9 else -1 if high < -1e-9 else 0
 
 
+def among(label: str, methods: Sequence[str]) -> bool:
+    """Whether a label is of one of some methods: `oracle@144:layer=0` of `oracle`."""
+    return re.split("[@:]", label, maxsplit=1)[0] in methods
+
+
 def overlap_words(overlaps: Sequence[Overlap], layer: int) -> str:
-    """Who has most in common, and how many pairs more than chance."""
-    overlaps = [o for o in overlaps if math.isfinite(o.at(layer).value.value)]
+    """Who has most in common, and how many pairs more than chance; not of two controls, which draw alike."""
+    known = [o for o in overlaps if math.isfinite(o.at(layer).value.value)]
+    overlaps = [o for o in known if not (among(o.first, CONTROLS) and among(o.second, CONTROLS))]
     if not overlaps:
         return ""
     ranked = sorted(overlaps, key=lambda o: o.at(layer).gain.value, reverse=True)
@@ -146,7 +155,8 @@ def overlap_words(overlaps: Sequence[Overlap], layer: int) -> str:
     else:
         first = "No two methods have clearly more cells in common at the last layer than chance alone would give."
     signs = [beyond(o.at(layer).gain) for o in overlaps]
-    return f"{first} Of {len(signs)} pairs, {tally(signs)}."
+    left = " Pairs of controls, which draw alike, are not counted." if len(overlaps) < len(known) else ""
+    return f"{first} Of {len(signs)} pairs, {tally(signs)}.{left}"
 
 
 def tally(signs: Sequence[int]) -> str:
@@ -157,9 +167,17 @@ def tally(signs: Sequence[int]) -> str:
 
 
 def recall_words(asked: Sequence[Place], layer: int) -> str:
-    """Who keeps what questions are about."""
-    at = {p.label: p.recall[p.span(layer)] for p in asked}
-    at = {label: recall for label, recall in at.items() if math.isfinite(recall.value.value)}
+    """Who keeps what questions are about; what chooses by that is named apart."""
+    known = {p.label: p.recall[p.span(layer)] for p in asked}
+    known = {label: recall for label, recall in known.items() if math.isfinite(recall.value.value)}
+    truth = [label for label in known if among(label, TRUTH)]
+    at = {label: recall for label, recall in known.items() if label not in truth}
+    apart = f"Chosen by these cells: {shares(truth, known)}." if truth else ""
+    return " ".join(text for text in (found_words(at), apart) if text)
+
+
+def found_words(at: Mapping[str, Compared]) -> str:
+    """Who finds what questions are about, and who misses it."""
     if not at:
         return ""
     ranked = sorted(at, key=lambda label: at[label].gain.value, reverse=True)

@@ -100,10 +100,27 @@ def test_an_overlap_that_is_always_the_same_counts_as_it_is() -> None:
     assert "1 has more in common than chance gives, 0 less; of 1" in overlap_words((steady, chance), 3)
 
 
+def test_two_controls_lead_no_sentence_about_overlaps_and_are_not_counted() -> None:
+    controls = (overlap("random@9", "oracle@9:layer=0", 0.9, 0.1), overlap("random@9", "random@9:seed=1", 0.8, 0.1))
+    text = overlap_words((*controls, overlap("random@9", "a@9", 0.6, 0.1), *OVERLAPS), 3)
+    assert text.startswith("random@9 and a@9 have most in common") and "Of 4 pairs, 2 have more" in text
+    assert text.endswith("Pairs of controls, which draw alike, are not counted.")
+    assert overlap_words(controls, 3) == ""
+
+
+def test_what_is_given_the_cells_asked_about_is_named_apart() -> None:
+    oracle = placed("oracle@9:layer=0", 0.5, 0.9)
+    text = said(recall_words((oracle, *PLACES), 3))
+    assert text.startswith(said(recall_words(PLACES, 3)))
+    end = "Chosen by these cells: oracle@9:layer=0 (90.0 % [88.0, 92.0] against 14.0 %)."
+    assert text.endswith(end) and said(recall_words((oracle,), 3)) == end
+
+
 def test_recall_in_words() -> None:
     assert said(recall_words(PLACES, 3)) == (
         "Of the cells that a question is about, a@9 keeps 25.0 % [23.0, 27.0] to the last layer, where it keeps 14.0 % "
-        "of all cells: further above chance than the other 2 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] against 14.0 %)."
+        "of all cells: further above chance than the other 2 methods. Less than chance: b@9 (5.0 % [3.0, 7.0] "
+        "against 14.0 %)."
     )
     better = (*PLACES, placed("d@9", 0.5, 0.2))
     text = said(recall_words(better, 3))
