@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from atp_eval.analysis.aggregation import Sums
-from atp_eval.analysis.histograms import pruning
+from atp_eval.analysis.histograms import QUANTILES, pruning
 from atp_eval.analysis.question_sums import MOST_CLUSTERS, difference_sums, intervals, mean_sums, share_sums, within
 from atp_eval.analysis.rank import spearman
 from atp_eval.analysis.reading import Entry
@@ -25,7 +25,6 @@ COLUMNS = ["doc_id", "image_id", "level", "objects", "asked_cells", "trace"]
 LEVELS = ("coarse", "middle", "fine")
 RIGHT = 0.5  # an answer counts as right from this score on
 MOST_BINS = 12  # object counts that are shown one by one; more are put together
-QUANTILES = (0.05, 0.95)
 Vector = NDArray[np.float64]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from atp_eval.analysis.adaptivity import QUANTILES
+from atp_eval.analysis.histograms import QUANTILES
 from atp_eval.analysis.tokens import Entering, TokenAverages, TokenStats
 from atp_eval.cost import ModelGeometry
 from atp_eval.cost.flops import decoder_layer, kv_bytes, lm_head

@@ -93,10 +93,10 @@ def words(varying: Sequence[TokenUse]) -> list[str]:
     """How far a question's tokens differ, and between which benchmarks."""
     said = []
     for use in varying[:3]:
-        low, high = use.question.deciles[1], use.question.deciles[9]
+        low, high = use.question.middle
         text = (
             f"{use.label} spends {use.question.mean:.0f} tokens on the average question, and {low:.0f} to {high:.0f} "
-            "on eight questions in ten"
+            "on nine questions in ten"
         )
         means = {a.benchmark: a.tokens for a in use.averages if not a.category}
         if len(means) > 1:
@@ -122,7 +122,7 @@ def questions_chart(used: Sequence[TokenUse], series: Series) -> Chart:
     ]
     told = "; ".join(
         f"{u.label}: {u.question.mean:.0f}"
-        + (f", nine in ten within {u.question.deciles[0]:.0f} to {u.question.deciles[9]:.0f}" if u.varies else "")
+        + (f", nine in ten within {u.question.middle[0]:.0f} to {u.question.middle[1]:.0f}" if u.varies else "")
         for u in shown
     )
 
@@ -181,7 +181,7 @@ def points_panels(varying: Sequence[TokenUse], summary: Summary, series: Series)
 
     def told(use: TokenUse) -> str:
         parts = [
-            f"from layer {layer}: {p.mean:.0f} on average, {p.deciles[1]:.0f} to {p.deciles[9]:.0f} for eight in ten"
+            f"from layer {layer}: {p.mean:.0f} on average, {p.middle[0]:.0f} to {p.middle[1]:.0f} for nine in ten"
             for layer, p in zip(use.layers, use.points, strict=True)
         ]
         return "tokens over questions. " + "; ".join(parts) + "."

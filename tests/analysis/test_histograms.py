@@ -59,6 +59,10 @@ def test_deciles_are_values_that_some_question_has() -> None:
     assert histogram(np.arange(1.0, 21.0)).deciles == (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
 
 
+def test_nine_questions_in_ten_lie_in_the_middle() -> None:
+    assert histogram(np.arange(21.0)).middle == (1.0, 19.0)
+
+
 def test_a_methods_tokens_by_question_prune_point_benchmark_and_category() -> None:
     gqa, pope = read((20, 8), (10, 8), (30, 2)), read((10, 4))
     use = used({"gqa": (gqa, ["a", "b", "a"]), "pope": (pope, [None])})

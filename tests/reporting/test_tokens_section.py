@@ -56,9 +56,7 @@ def test_sentences_are_about_methods_whose_counts_vary(summary: Summary, parts: 
     assert len(parts.words) == 2
     first = parts.words[0]
     assert first.startswith(f"wide@144 spends {use.question.mean:.0f} tokens on the average question, and ")
-    assert (
-        f"{use.question.deciles[1]:.0f} to {use.question.deciles[9]:.0f} on eight questions in ten; most on " in first
-    )
+    assert f"{use.question.middle[0]:.0f} to {use.question.middle[1]:.0f} on nine questions in ten; most on " in first
     assert words([]) == []
     many = [replace(use, label=f"m{i}") for i in range(5)]
     assert words(many)[-1] == "Counts vary also under m3 and m4."
