@@ -5,10 +5,29 @@ from __future__ import annotations
 import math
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from atp_eval.analysis import Interval, Summary
+from atp_eval.analysis.label_lines import label_lines
+
+
+class Label:
+    """A method's label, in as many lines as its column is narrow, broken between parts."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Only a part wider than the column folds anywhere."""
+        yield Text("\n".join(label_lines(self.text, options.max_width)), overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """From its longest part to all of it."""
+        return Measurement(max(map(len, label_lines(self.text, 1))), len(self.text)).with_maximum(options.max_width)
 
 
 def comparison_table(summary: Summary) -> Table:
@@ -31,7 +50,7 @@ def comparison_table(summary: Summary) -> Table:
         ratio = m.timing.ratio if m.timing else None
         time = f"{ratio.value:.2f}" if ratio else "–"
         tokens = f"{m.average_tokens:.0f}" if math.isfinite(m.average_tokens) else "–"
-        table.add_row(escape(m.label), tokens, *scores, spread(m.retention, m.is_reference), time)
+        table.add_row(Label(m.label), tokens, *scores, spread(m.retention, m.is_reference), time)
     return table
 
 

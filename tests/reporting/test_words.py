@@ -174,6 +174,18 @@ def test_seven_benchmarks_fit_into_80_columns() -> None:
     assert found == ["fastv@144", "144", "61.0", "61.0", "1511", *["61.0"] * 4, "100.0", "98.1–101.9", "0.50"]
 
 
+def test_long_names_break_between_their_parts() -> None:
+    names = ["grid@144:layer=0", "prumerge_plus@144", "cdpruner@144:relevance=llm"]
+    methods = [replace(FASTV, label=name, retention=Interval(100.0, 98.1, 101.9)) for name in names]
+    console = Console(width=44, file=io.StringIO(), record=True)
+    console.print(comparison_table(summary(*methods)))
+    lines = console.export_text().splitlines()
+    firsts = [line.split()[0] for line in lines[3:] if line.strip()]
+    whole = "".join(firsts)
+    assert all(name in whole for name in names)
+    assert {"grid@144:", "layer=0", "prumerge_", "plus@144", "cdpruner", "@144:"} <= set(firsts)
+
+
 @pytest.mark.parametrize("text", ["\x1b[2J", "[bold]loud[/bold]", "[/nothing]", "\u202egnp.exe"])
 def test_hostile_text_does_nothing_in_the_terminal(text: str, tmp_path: Path) -> None:
     write_run(tmp_path, benchmarks=["gqa"], texts=Texts(lambda b, i: text, right=text, wrong=text))
