@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from synthetic import FakeMethod, plain_picture, write_run
 
 from atp_eval.errors import UserError
@@ -27,6 +30,17 @@ def answered(path: Path, methods: list[str], **options: object) -> Path:
 def found(run: Path) -> dict[str, str]:
     """The recorded answers of each cell of a folder, by its path."""
     return {str(path.parent.relative_to(run)): path.read_text() for path in sorted(run.glob(f"[!.]*/*/{SAMPLES}"))}
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Another process holds the lock, as a worker does."""
+    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n  print('held', flush=True)\n  input()"
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        yield
+        holder.communicate("\n")
 
 
 def test_cells_go_to_a_part_and_come_back(tmp_path: Path) -> None:
@@ -82,7 +96,7 @@ def test_a_part_that_is_being_written_is_not_taken(tmp_path: Path, monkeypatch: 
     run = answered(tmp_path / "run", ["upper_bound"])
     part = answered(run / PARTS / "p", ["fastv@144"])
     (part / ".owner").write_text("4242")
-    with FileLock(part / ".lock"), pytest.raises(UserError, match="in use by process 4242"):
+    with held(part / ".lock"), pytest.raises(UserError, match="in use by process 4242"):
         gather(run)
     assert found(part) and slug("fastv@144") not in str(found(run))
 
