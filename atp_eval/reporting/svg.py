@@ -21,10 +21,11 @@ def clean(text: str, longest: int = LONGEST) -> str:
     return shown if len(text) <= longest else f"{shown}… ({len(text) - longest:,} more characters)"
 
 
-def breakable(text: str) -> Markup:
+def breakable(text: str, narrow: bool = False) -> Markup:
     """Text whose method labels (`schedule:layers=1-3,keep=9`) may break between their parts, and there only; a short
-    value stays with its name."""
-    return Markup(re.sub(r"(?<=\w)([,:]|=(?=\w{4}))(?=\w)", r"\1<wbr>", str(escape(clean(text)))))
+    value stays with its name. narrow: also before a budget, and after `_` and `.`."""
+    shown = re.sub(r"(?<=\w)([,:]|=(?=\w{4}))(?=\w)", r"\1<wbr>", str(escape(clean(text))))
+    return Markup(re.sub(r"(?<=\w)(?=@)|(?<=\w[_.])(?=[a-zA-Z])", "<wbr>", shown) if narrow else shown)
 
 
 # The marks of figures (plotting.MARKERS) as paths about the origin.

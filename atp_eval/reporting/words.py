@@ -45,6 +45,20 @@ def moment(stamp: str) -> str:
         return stamp
 
 
+def plain(value: object) -> str:
+    """A setting as text: `x86_64 AVX512, 2 threads · float32 · sdpa`, `2, 6, 15`, `none`, `yes`."""
+    match value:
+        case None | [] | ():
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case [*parts] if all(isinstance(part, int | float) for part in parts):
+            return ", ".join(map(str, parts))
+        case [*parts]:
+            return " · ".join(map(plain, parts))
+    return str(value)
+
+
 def heat(retention: float) -> str:
     """The class of a heat-map cell: how much is lost (steps of 2.5 points, 12 at most) or gained."""
     if not math.isfinite(retention):
@@ -62,6 +76,7 @@ FILTERS = {
     "quantity": quantity,
     "heat": heat,
     "flat": flatten,
+    "plain": plain,
     "seconds": seconds,
     "moment": moment,
 }

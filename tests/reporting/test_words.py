@@ -22,7 +22,8 @@ from atp_eval.methods import get_method, method_names
 from atp_eval.reporting.console import comparison_table
 from atp_eval.reporting.headline import headline
 from atp_eval.reporting.show import render_sample, sample_rows
-from atp_eval.reporting.svg import clean
+from atp_eval.reporting.svg import breakable, clean
+from atp_eval.reporting.words import plain
 
 GQA = BenchmarkRow("gqa", "GQA", "gqa_mini", "exact_match", "%", 100.0, 300)
 NBSP = "\u00a0"
@@ -204,3 +205,27 @@ def test_names_in_lists_are_no_markup() -> None:
 def test_the_table_shows_dashes_for_what_is_missing() -> None:
     text = rendered(summary(method("grid@144", None, math.nan)))
     assert cells(text, "grid@144") == ["grid@144", "–", "61.0", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["x86_64 AVX512, 2 threads", "float32", "sdpa"], "x86_64 AVX512, 2 threads · float32 · sdpa"),
+        ([2, 6, 15], "2, 6, 15"),
+        ([[24, 24], "a"], "24, 24 · a"),
+        ([], "none"),
+        (None, "none"),
+        (False, "no"),
+        (0, "0"),
+        ("[]", "[]"),
+    ],
+)
+def test_settings_are_text(value: object, text: str) -> None:
+    assert plain(value) == text
+
+
+def test_names_in_narrow_places_break_at_more_of_their_parts() -> None:
+    assert breakable("prumerge_plus@144") == "prumerge_plus@144"
+    assert breakable("prumerge_plus@144", narrow=True) == "prumerge_<wbr>plus<wbr>@144"
+    assert breakable("geometry.image_size", narrow=True) == "geometry.<wbr>image_<wbr>size"
+    assert breakable("a@9:mass=0.9&lt_b", narrow=True) == "a<wbr>@9:<wbr>mass=0.9&amp;lt_<wbr>b"
