@@ -105,7 +105,8 @@ def device_name(bundle: Bundle) -> str:
     """The device with the name of the card or processor."""
     if bundle.device.type == "cuda":
         return f"{bundle.device} ({torch.cuda.get_device_name(bundle.device)})"
-    return f"{bundle.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{bundle.device} ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def git_commit() -> str | None:

@@ -105,7 +105,7 @@ class Endpoint:
             pause = self.backoff * 2.0 ** (self.retries - left) if wait is None else wait
             if self.halt.wait(min(pause, LONGEST_WAIT)):
                 break
-        raise RequestFailed(f"{why}, tried {self.retries + 1} times")
+        raise RequestFailed(f"{why}, tried {f'{self.retries + 1} times' if self.retries else 'once'}")
 
     def _post(self, data: bytes) -> tuple[int, float | None, str]:
         """Status, the seconds that the endpoint asks to wait, and the body, with the key out of it."""

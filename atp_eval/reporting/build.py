@@ -100,6 +100,8 @@ def write_folder(folder: Path, context: dict[str, Any], summary: Summary, say: S
         raise UserError(
             f"{folder} is a run folder, a page would mix with it. Name another: --output {folder / 'report'}"
         )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder. Name a page, NAME.html, or another folder with --output.")
     say("Writing")
     folder.mkdir(parents=True, exist_ok=True)
     tables = folder / TABLES

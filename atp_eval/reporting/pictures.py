@@ -46,8 +46,9 @@ class Pictures:
         }
 
     def write(self, folder: Path) -> list[Path]:
-        """All of them as files NAME.webp."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """All of them as files NAME.webp; no folder where there are none."""
+        if self._data:
+            folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, data in self._data.items():
             written.append(folder / f"{name}.webp")

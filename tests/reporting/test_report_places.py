@@ -15,6 +15,7 @@ from atp_eval.errors import UserError
 from atp_eval.records import Run
 from atp_eval.report_commands import parse_size
 from atp_eval.reporting import build_report
+from atp_eval.reporting.pictures import Pictures
 
 TWO = {name: METHODS[name] for name in ("upper_bound", "grid@144")}
 
@@ -88,6 +89,18 @@ def test_a_run_folder_is_no_place_for_a_page(run: Run, summary: Summary) -> None
     with pytest.raises(UserError, match=r"is a run folder.*--output .*report"):
         build_report([run], run.path, summary=summary)
     assert names(run.path / "images") == before
+
+
+def test_a_file_is_no_folder_for_a_page(run: Run, summary: Summary, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(UserError, match="mine is a file, not a folder"):
+        build_report([run], tmp_path / "mine", summary=summary)
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+def test_a_page_without_pictures_leaves_no_folder_for_them(tmp_path: Path) -> None:
+    Pictures().write(tmp_path / "images")
+    assert not (tmp_path / "images").exists()
 
 
 def test_no_samples_no_gallery(run: Run, summary: Summary, tmp_path: Path) -> None:
