@@ -25,8 +25,9 @@ $(VENV)/.dev: $(VENV)/.run
 run: $(VENV)/.run  ## install, run the embedded model over the mini-suite, write the comparison page
 	$(BIN)/atp-eval run
 
+# Two processes with a thread each: the tests are many and small.
 test: $(VENV)/.dev  ## install, run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev  ## ruff format and check, mypy
 	$(BIN)/ruff format --check .
