@@ -236,7 +236,7 @@ def test_tables_and_data_are_saved_out_of_the_page(browser: Browser, report: Pat
                 seen.page.locator("p.files a", has_text=title).first.click()
             assert info.value.suggested_filename == name
             assert saved(info.value).startswith(begin)
-            assert saved(info.value) == (report.parent / "run" / name).read_text(encoding="utf-8")
+            assert saved(info.value) == (report.parent / f"{report.stem}_tables" / name).read_text(encoding="utf-8")
         links = seen.page.locator("figcaption .files a")
         assert links.count() == seen.page.locator("figcaption").count() - 1  # but for the overlaps, which are a table
         with seen.page.expect_download() as info:
