@@ -135,8 +135,8 @@ def histogram(values: NDArray[np.float64]) -> Histogram:
     shares = np.histogram(values, edges)[0] / len(values)
     deciles = np.quantile(values, DECILES, method="inverted_cdf")
     low, high = np.quantile(values, QUANTILES)
-    told = (tuple(column.tolist()) for column in (deciles, edges, shares))
-    return Histogram(float(values.mean()), *told, middle=(float(low), float(high)))
+    told = [tuple(column.tolist()) for column in (deciles, edges, shares)]
+    return Histogram(float(values.mean()), told[0], told[1], told[2], (float(low), float(high)))
 
 
 def tokens_frame(found: Sequence[TokenUse]) -> pd.DataFrame:
