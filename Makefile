@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test lint format tiny tiny-atp clean
+.PHONY: help run test latex lint format tiny tiny-atp clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ run: $(VENV)/.run  ## install, run the embedded model over the mini-suite, write
 # Two processes with a thread each: the tests are many and small.
 test: $(VENV)/.dev  ## install, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+latex: $(VENV)/.dev  ## the tests that need pdflatex, which CI has
+	$(BIN)/python -m pytest -m latex tests/analysis
 
 lint: $(VENV)/.dev  ## ruff format and check, mypy
 	$(BIN)/ruff format --check .

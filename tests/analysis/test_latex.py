@@ -136,20 +136,17 @@ def test_a_long_name_goes_on_below_itself(tmp_path: Path) -> None:
     assert len({len(row) for row in body}) == 1
 
 
-needs_pdflatex = pytest.mark.skipif(
-    shutil.which("pdflatex") is None, reason="needs pdflatex: apt-get install texlive-latex-recommended"
-)
-
-
 def compiled(folder: Path, name: str) -> str:
     """What LaTeX says; shell escapes are allowed, so that an injected one would run."""
+    if shutil.which("pdflatex") is None:
+        pytest.fail("this test needs pdflatex: apt-get install texlive-latex-recommended")
     options = ["-interaction=nonstopmode", "-halt-on-error", "-shell-escape"]
     run = subprocess.run(["pdflatex", *options, name], cwd=folder, capture_output=True, text=True, errors="replace")
     assert run.returncode == 0, run.stdout[-2000:]
     return run.stdout
 
 
-@needs_pdflatex
+@pytest.mark.latex
 def test_seven_benchmarks_and_long_names_fit_a_page_of_two_columns(tmp_path: Path) -> None:
     methods = {
         "upper_bound": FakeMethod(0.98),
@@ -165,7 +162,7 @@ def test_seven_benchmarks_and_long_names_fit_a_page_of_two_columns(tmp_path: Pat
     assert "Overfull" not in compiled(tmp_path, "wide")
 
 
-@needs_pdflatex
+@pytest.mark.latex
 def test_it_compiles_with_booktabs_alone(summary: Summary, tmp_path: Path) -> None:
     """Hostile labels too."""
     methods = [replace(m, label=text) for m, text in zip(summary.methods * 4, HOSTILE, strict=False)]
