@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from atp_eval.cost.flops import (
     paper_reduction,
     prefill,
     projector,
+    spared,
     vision_tower,
 )
 from atp_eval.engine import model_geometry, prune
@@ -74,6 +76,16 @@ def test_averages_by_each_convention() -> None:
     assert averages(tokens) == (18 / 5, 14 / 5, 2)
     assert tokens_per_layer(geometry, (0,), (1,)) == [1] * 5
     assert tokens_per_layer(geometry, (), ()) == [6] * 5
+
+
+def test_what_dead_rows_spare_by_hand() -> None:
+    """One layer of 2 -> 3 wide, an output projection of 4 x 2 and three matrices of 2 x 3, pruned from 7 to 5 rows."""
+    small = replace(LLAVA, num_layers=2, hidden=2, heads=1, kv_heads=1, head_dim=4, intermediate=3)
+    behind = 2 * 4 * 2 + 3 * 2 * 2 * 3
+    last = 4 * (behind + 2 * 2 * 4 + 2 * 2 * 5 * 4)
+    assert spared(small, [7, 5], (1,)) == 2 * behind + last
+    assert spared(small, [7, 5]) == last
+    assert spared(small, [5, 5], (0,)) == last
 
 
 # ------------------------------------------------------------------ against torch's count
@@ -134,6 +146,8 @@ def test_exact_flops_of_a_pruned_answer(spec: str) -> None:
         found = counted(lambda: answer(model, batch, steps=steps))
         lengths = [14 + int(tokens) for tokens in pruned.trace.tokens_per_layer()]
     llm = prefill(geometry, lengths).total + decode(geometry, lengths, steps)
+    if spec != "upper_bound":
+        llm -= spared(geometry, lengths, pruned.method.prune_layers if pruned.method.early else ())
     assert found == llm + vision_tower(geometry) + projector(geometry)
 
 
@@ -144,5 +158,6 @@ def test_choosing_by_the_last_row_adds_a_row_of_products() -> None:
     with prune(model, "schedule:layers=2,keep=9,score=last_row") as pruned:
         found = counted(lambda: answer(model, batch, steps=1))
         lengths = [14 + int(tokens) for tokens in pruned.trace.tokens_per_layer()]
-    rest = prefill(geometry, lengths).total + vision_tower(geometry) + projector(geometry)
+    llm = prefill(geometry, lengths).total - spared(geometry, lengths, (2,))
+    rest = llm + vision_tower(geometry) + projector(geometry)
     assert found - rest == 2 * 50 * geometry.heads * geometry.head_dim + 2 * 50

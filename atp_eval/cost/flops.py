@@ -82,6 +82,19 @@ def prefill(geometry: ModelGeometry, lengths: Sequence[int], logits: int = 1) ->
     return Prefill(layers, lm_head(geometry, logits))
 
 
+def spared(geometry: ModelGeometry, lengths: Sequence[int], layers: Sequence[int] = ()) -> int:
+    """FLOPs that `prefill` counts and the engine does not run when the next word alone is asked: work of dead rows.
+
+    layers: of a method that is `early` (`Method.early`), the layers that it prunes before; what goes skips the output
+    projection and the feed-forward network of the layer before. In the last layer all rows but one skip those, their
+    queries and their attention, unless nothing was pruned. Lengths as in `prefill`, of a prompt that was pruned.
+    """
+    wide, length = geometry.heads * geometry.head_dim, lengths[-1]
+    behind = 2 * geometry.hidden * wide + 2 * 3 * geometry.hidden * geometry.intermediate
+    gone = sum(lengths[layer - 1] - lengths[layer] for layer in layers if layer)
+    return gone * behind + (length - 1) * (behind + 2 * geometry.hidden * wide + 4 * length * wide)
+
+
 def decode(geometry: ModelGeometry, lengths: Sequence[int], new: int) -> int:
     """FLOPs of writing `new` tokens after a prompt that left `lengths[i]` tokens in layer i's cache.
 

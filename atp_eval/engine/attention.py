@@ -65,9 +65,12 @@ def coming_attention(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...]) -> 
 
     The layer's own norm, projections and rotary embedding, on its own input; the layer makes them again when it runs.
     """
-    attention = layer.self_attn
+    return last_query_and_keys(layer.self_attn, layer.input_layernorm(hidden), rotary)
+
+
+def last_query_and_keys(attention: Any, normed: Tensor, rotary: tuple[Tensor, ...]) -> Attention:
+    """What an attention module makes of `normed` [rows, L, D], its input: the last row's query, and all keys."""
     apply_rotary = importlib.import_module(type(attention).__module__).apply_rotary_pos_emb
-    normed = layer.input_layernorm(hidden)
 
     def heads(projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)

@@ -86,8 +86,40 @@ class Prefill:
         attention: of the layer before; coming: makes that of `layer` from hidden states and rotary tables. Waits for
         the device only where the method does not say how many tokens stay.
         """
+        decision, stay = self._ask(method, layer, attention, hidden, coming)
+        hidden = self._put(hidden, decision)
+        return gather(hidden, self._drop(decision, stay))
+
+    def prune_early(self, method: Method, layer: int, attention: Attention) -> Tensor:
+        """Ask a method that is `early` what enters `layer`, inside of the layer before: [rows, L'], which slots do.
+
+        Waits for the device like `prune`.
+        """
+        decision, stay = self._ask(method, layer, attention, None, None)
+        assert decision.values is None, "a method that is `early` puts nothing in: there are no hidden states yet"
+        return self._drop(decision, stay)
+
+    def _ask(
+        self,
+        method: Method,
+        layer: int,
+        attention: Attention | None,
+        hidden: Tensor | None,
+        coming: Callable[[Tensor, tuple[Tensor, ...]], Attention] | None,
+    ) -> tuple[Decision, Tensor]:
+        """The method's decision before `layer`, and what stays by it: [samples, V]. Without hidden states a method that
+        looks at them fails."""
         layout, rotary = self.layout, self.rotary
         assert rotary is not None, "set when the first pruned layer is entered"
+
+        def entering() -> Tensor:
+            assert hidden is not None, f"{method.name} is `early`, but looks at hidden states"
+            return self._pick(hidden)
+
+        def ahead() -> Attention:
+            assert coming is not None, f"{method.name} is `early`, but looks at the layer to come"
+            return coming(entering(), tuple(self._pick(t) for t in rotary))
+
         if attention is not None:
             attention = Attention(self._pick(attention.query), self._pick(attention.key), attention.scaling)
         point = PrunePoint(
@@ -96,25 +128,28 @@ class Prefill:
             layout=Layout(self._pick(layout.valid), self._pick(layout.cell), layout.lengths, layout.cells),
             is_text=self._text,
             attention=attention,
-            coming=lambda: coming(self._pick(hidden), tuple(self._pick(t) for t in rotary)),
-            hidden_states=lambda: self._pick(hidden),
+            coming=ahead,
+            hidden_states=entering,
             names=self._sample_ids,
             inputs=self._embeddings,
             tower=self._vision,
             final_norm=self._final_norm,
             compared=self._relevance,
-            truth=lambda: cells_of(self.given.asked, self.has_image, layout.cells).to(hidden.device),
+            truth=lambda: cells_of(self.given.asked, self.has_image, layout.cells).to(layout.cell.device),
         )
         decision = method.decide(point)
         if wrong := decision.problem(tuple(point.kept.shape)):
             raise UserError(f"{method.label} before layer {layer}: {wrong}")
-        stay = self._note(layer, point.kept, decision)
-        hidden = self._put(hidden, decision)
+        return decision, self._note(layer, point.kept, decision)
+
+    def _drop(self, decision: Decision, stay: Tensor) -> Tensor:
+        """Shorten layout and rotary tables to what stays; returns the slots [rows, L'] that are taken over."""
+        assert self.rotary is not None
         order = None if decision.order is None else self._spread(decision.order)
-        layout, index = layout.drop(self._spread(stay), self._lengths(stay, decision.count), order)
+        layout, index = self.layout.drop(self._spread(stay), self._lengths(stay, decision.count), order)
         self.layouts.append(layout)
-        self.rotary = tuple(gather(t, index) for t in rotary)
-        return gather(hidden, index)
+        self.rotary = tuple(gather(t, index) for t in self.rotary)
+        return index
 
     def _note(self, layer: int, kept: Tensor, decision: Decision) -> Tensor:
         """Remember for the traces what stays, and return it: [samples, V]."""

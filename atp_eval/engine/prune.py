@@ -1,7 +1,8 @@
 """Attach a pruning method to a stock transformers model for the length of a `with` block.
 
 Pre-hooks on the decoder layers shorten what enters them: hidden states, rotary tables and mask. Everything else is the
-model's own code, so KV is written once a layer, for the tokens that are there, and every attention backend works.
+model's own code, so KV is written once a layer, for the tokens that are there, and every attention backend works. Where
+method and model allow it, a layer before a prune point drops its rows earlier, behind its attention (`early.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.cache_utils import Cache
 
+from atp_eval.engine import early
 from atp_eval.engine.attention import Attention, coming_attention, forget, layer_mask, read_once
 from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry, place_of
@@ -96,6 +98,7 @@ class Pruned:
         self._rotaries: dict[int, tuple[Tensor, ...]] = {}
         self._pictures: list[VisionStates] = []
         self._moved: Tensor | None = None
+        self._one_asked, self._last_only, self._all_asked = False, False, False
 
     @property
     def traces(self) -> list[KeepTrace]:
@@ -125,6 +128,7 @@ class Pruned:
             stack.callback(self._text_model.rotary_emb.register_forward_hook(self._rotate, with_kwargs=True).remove)
         if "vision" in self.method.needs:
             self._pictures = stack.enter_context(recorded(self.model))
+        hook(self.model, self._enter_all)
         hook(self.model.model, self._enter_model)
         hook(self._text_model, self._enter_text_model)
         for index, layer in enumerate(layers):
@@ -133,6 +137,12 @@ class Pruned:
             if index + 1 in self.method.prune_layers:
                 hook(layer.self_attn, self._enter_attention)
                 stack.callback(forget, layer.self_attn)
+                if self.method.early and early.known(layer, early.LAYERS):
+                    layer.forward = partial(self._run_deciding_layer, index, layer, layer.forward)
+                    stack.callback(delattr, layer, "forward")
+        if first < len(layers) and early.known(layers[-1], early.LAST_LAYERS):
+            layers[-1].forward = partial(self._run_last_layer, len(layers) - 1, layers[-1], layers[-1].forward)
+            stack.callback(delattr, layers[-1], "forward")
         self.model._expand_inputs_for_generation = partial(
             self._expand_inputs, self.model._expand_inputs_for_generation
         )
@@ -143,10 +153,16 @@ class Pruned:
         self._beams, self._generating = expand_size, True
         return expand(expand_size=expand_size, **kwargs)
 
+    def _enter_all(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before everything: whether the caller asks for the next word alone, as `generate` does."""
+        kept = kwargs.get("logits_to_keep", 0)
+        self._one_asked = isinstance(kept, int) and kept == 1
+
     def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the vision-language model: a new batch of prompts, or more tokens of the last one."""
         cache = kwargs.get("past_key_values")
         self._masks, self._rotaries = {}, {}
+        self._last_only, self._one_asked = self._one_asked, False
         self._reading = cache is None or cache.get_seq_length() == 0
         if self._reading:
             self._start(args[0] if args else kwargs.get("input_ids"), kwargs.get("attention_mask"), cache)
@@ -196,6 +212,10 @@ class Pruned:
 
     def _enter_text_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Positions of later tokens go on from the unpruned prompt; transformers would count the cache of layer 0."""
+        config = self._text_model.config
+        self._all_asked = any(
+            kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions")
+        )
         if self._reading:
             self._look(kwargs["inputs_embeds"])
         if self._reading or self._prefill is None or kwargs.get("position_ids") is not None:
@@ -256,14 +276,11 @@ class Pruned:
         cache = kwargs.get("past_key_values")
         if self._reading:
             self._cache = cache
-            if prefill.rotary is None:
-                prefill.rotary = tuple(t.expand(len(hidden), -1, -1) for t in kwargs["position_embeddings"])
-            if index in self.method.prune_layers:
+            self._take_rotary(hidden, kwargs)
+            if index in self.method.prune_layers and self._stage_of(index) == len(prefill.layouts):
                 coming = partial(coming_attention, module)
                 hidden = prefill.prune(self.method, index, hidden, self._attention, coming)
-                self._attention = None
-                if self.method.positions == "contiguous":
-                    prefill.rotary = self._text_model.rotary_emb(hidden, position_ids=prefill.layout.places)
+                self._leave_point(hidden)
             kwargs["position_embeddings"] = prefill.rotary
         elif cache is not self._cache or len(hidden) != len(prefill.start.lengths):
             raise UserError(
@@ -274,6 +291,55 @@ class Pruned:
         kwargs["position_ids"] = None  # FlashAttention reads the gaps of pruned positions as packed sequences
         kwargs["attention_mask"] = self._mask(index, hidden, cache)
         return (hidden, *rest), kwargs
+
+    def _take_rotary(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Once a prompt: the rotary tables of the model itself, for each row."""
+        assert self._prefill is not None
+        if self._prefill.rotary is None:
+            self._prefill.rotary = tuple(t.expand(len(hidden), -1, -1) for t in kwargs["position_embeddings"])
+
+    def _leave_point(self, like: Tensor) -> None:
+        """Behind a prune point: its attention is no longer needed, and gaps in positions may have to be closed."""
+        assert self._prefill is not None
+        prefill, self._attention = self._prefill, None
+        if self.method.positions == "contiguous":
+            prefill.rotary = self._text_model.rotary_emb(like, position_ids=prefill.layout.places)
+
+    def _run_deciding_layer(
+        self, index: int, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """The forward of a layer before a prune point of an early method: tokens leave behind its attention."""
+        if not self._reading or self._all_asked or not self._has_images():
+            return own(hidden, **kwargs)
+        self._take_rotary(hidden, kwargs)
+
+        def decide() -> Tensor:
+            assert self._prefill is not None and self._attention is not None
+            rows = self._prefill.prune_early(self.method, index + 1, self._attention)
+            self._leave_point(hidden)
+            return rows
+
+        return early.surviving_rows(layer, hidden, decide, **kwargs)
+
+    def _run_last_layer(
+        self, index: int, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """The forward of the last layer: one row goes through it where one is asked for.
+
+        Not where nothing was dropped: one row alone is rounded otherwise than among others, and that answer is to be
+        the untouched model's to the bit.
+        """
+        prefill, mask = self._prefill, kwargs.pop("attention_mask", None)
+        if (
+            prefill is None
+            or not (self._reading and self._last_only)
+            or self._all_asked
+            or list(prefill.layout.lengths) == list(prefill.start.lengths)
+        ):
+            return own(hidden, attention_mask=mask, **kwargs)
+        length = hidden.shape[1]
+        mask = layer_mask(self._text_model.config, prefill.layout, 1, length - 1, hidden)
+        return early.last_row(layer, hidden, mask, **kwargs)
 
     def _rotary(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, ...]:
         """Rotary tables of later tokens, which go on from what is in the layer's cache; the same in all of a stage."""
@@ -294,5 +360,8 @@ class Pruned:
     def _stage(self, index: int) -> tuple[int, Layout]:
         """The last prune point at or before a layer, counted from 0, and the prompt's layout from there on."""
         assert self._prefill is not None
-        stage = sum(layer <= index for layer in self.method.prune_layers) - 1
+        stage = self._stage_of(index)
         return stage, self._prefill.layouts[stage]
+
+    def _stage_of(self, index: int) -> int:
+        return sum(layer <= index for layer in self.method.prune_layers) - 1

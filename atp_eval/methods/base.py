@@ -72,6 +72,14 @@ class Method(ABC):
         return "1d"
 
     @property
+    def early(self) -> bool:
+        """Whether `decide` looks neither at hidden states (`point.text` holds some) nor at the layer to come, and puts
+        no values in. The engine then asks inside of the layer before, behind its attention, so that what goes costs no
+        more work there; what is kept is the same.
+        """
+        return False
+
+    @property
     def text_tower(self) -> str | None:
         """The CLIP checkpoint that compares patches with questions, for methods that need "relevance"; else None."""
         return None

@@ -79,6 +79,10 @@ class FastV(SinglePoint):
             return super().solve(geometry)
         return replace(self, r=None, keep=round(geometry.cells * (1 - self.r)), asked=self.label).solve(geometry)
 
+    @property
+    def early(self) -> bool:
+        return self.rule == "code"  # the paper's rule asks for the text, hidden states and all
+
     def decide(self, point: Point) -> Decision:
         assert self.keep is not None, "solve() first"
         cells = point.kept.shape[1]

@@ -65,6 +65,10 @@ class Grid(SinglePoint):
 
     name: ClassVar[str] = "grid"
 
+    @property
+    def early(self) -> bool:
+        return True
+
     def decide(self, point: Point) -> Decision:
         assert self.keep is not None, "solve() first"
         keep = torch.zeros(point.kept.shape[1], dtype=torch.bool)

@@ -42,6 +42,10 @@ class Random(SinglePoint):
         if self.seed < 0:
             raise UserError(f"random: seed={self.seed} must not be negative")
 
+    @property
+    def early(self) -> bool:
+        return True
+
     def decide(self, point: Point) -> Decision:
         assert self.keep is not None, "solve() first"
         scores = random_scores(self.seed, point.sample_ids, point.kept.shape[1]).to(

@@ -104,6 +104,10 @@ class Schedule(Method):
         assert self.keep is not None, "solve() first"
         return self.keep
 
+    @property
+    def early(self) -> bool:
+        return True
+
     def decide(self, point: Point) -> Decision:
         assert self.layers is not None and self.keep is not None, "solve() first"
         return keep_top(self.scores(point), self.keep[self.layers.index(point.layer)])

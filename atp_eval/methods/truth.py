@@ -49,6 +49,10 @@ class Truth(SinglePoint):
     def first(self, asked: Tensor) -> Tensor:
         """[B, V] bool: the cells that stay before all others; asked [B, V]: those of what the question is about."""
 
+    @property
+    def early(self) -> bool:
+        return True
+
     def decide(self, point: Point) -> Decision:
         assert self.keep is not None, "solve() first"
         scores = first_scores(self.first(point.asked), self.seed, point.sample_ids)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,52 @@ def sdpa_everywhere(prune: Prune, model: Any, spec: Spec, batch: Batch) -> None:
     assert calls == tokens.tolist()
 
 
+def without_dead_rows(prune: Prune, model: Any, spec: Spec, batch: Batch, **mode: Any) -> None:
+    """7: work is left out for rows that nobody reads, and nothing else changes: as if every row went through it all."""
+    early = importlib.import_module(prune.__module__.rpartition(".")[0] + ".early")
+    known, names = (early.LAYERS, early.LAST_LAYERS), [f"sample {i}" for i in range(len(batch.rows))]
+    exact = 1e-12 if model.dtype == torch.float64 else 1e-5
+    found = []
+    for early.LAYERS, early.LAST_LAYERS in (known, ((), ())):
+        with prune(model, spec, sample_ids=names, asked=[ASKED] * len(names)) as pruned:
+            out = answer(model, batch, **mode)
+            traces = [trace.to_json() for trace in pruned.traces]
+            with rows_of_work(model) as rows, torch.no_grad():
+                first = model(**batch.inputs(), use_cache=True, logits_to_keep=1)
+            found.append((out, traces, first, rows, pruned))
+    early.LAYERS, early.LAST_LAYERS = known
+    (new, traces, first, rows, pruned), (old, old_traces, old_first, old_rows, _) = found
+    assert traces == old_traces
+    assert torch.equal(new.tokens, old.tokens)
+    pairs = [(first.logits, old_first.logits)]
+    for layer, other in zip(first.past_key_values.layers, old_first.past_key_values.layers, strict=True):
+        pairs += [(layer.keys, other.keys), (layer.values, other.values)]
+    for one, two in pairs:
+        torch.testing.assert_close(one, two, rtol=0, atol=exact)
+    lengths = [layer.keys.shape[2] for layer in first.past_key_values.layers]
+    assert old_rows == [(length, length) for length in lengths]
+    through = [*lengths]
+    if pruned.method.early:
+        through = [lengths[i + 1] if i + 1 in pruned.method.prune_layers else n for i, n in enumerate(lengths)]
+    through[-1] = 1 if lengths[-1] < batch.ids.shape[1] else through[-1]
+    assert rows == [(length, length) for length in through]
+
+
+@contextmanager
+def rows_of_work(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """Rows that go through the output projection and the feed-forward network of each layer."""
+    rows: list[tuple[int, int]] = []
+    projected: list[int] = []
+    with ExitStack() as stack:
+        for layer in model.model.language_model.layers:
+            project, feed = layer.self_attn.o_proj, layer.mlp
+            stack.callback(project.register_forward_hook(lambda m, a, out: projected.append(out.shape[1])).remove)
+            stack.callback(
+                feed.register_forward_hook(lambda m, a, out: rows.append((projected[-1], out.shape[1]))).remove
+            )
+        yield rows
+
+
 def all_proofs(prune: Prune) -> None:
     """A quick round of every requirement, for the mutation checks."""
     model, batch = small_llava(), mixed()
@@ -154,6 +201,8 @@ def all_proofs(prune: Prune) -> None:
         batch_equals_singles(prune, model, spec, batch)
     batch_equals_singles(prune, model, Mixer(), batch, num_beams=2)
     batch_equals_singles(prune, model, PRUNING[1], batch, num_beams=2)
+    for spec in (*PRUNING[:4], PRUNING[6]):
+        without_dead_rows(prune, model, spec, batch)
     for spec in PRUNING[:2]:
         cache_lengths(prune, model, spec, batch)
         written_once(prune, model, spec, batch)

@@ -49,7 +49,7 @@ def test_nothing_is_left_after_an_exception(model: Any, spec: str, where: str, m
     before = attached(model)
     with pytest.raises(Broken), prune(model, spec), monkeypatch.context() as patch:
         if where == "decision":
-            patch.setattr(Prefill, "prune", breaking)
+            patch.setattr(Prefill, "_ask", breaking)
         elif where == "attention":  # after the engine has asked for queries and keys, before they come
             for layer in model.model.language_model.layers:
                 patch.setattr(layer.self_attn.q_proj, "forward", breaking)

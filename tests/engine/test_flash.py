@@ -106,15 +106,20 @@ def test_the_kernel_agrees_with_sdpa(spec: str) -> None:
 @pytest.mark.parametrize("spec", PRUNING)
 def test_a_fixed_count_never_waits_for_the_gpu(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = on_gpu("sdpa")
-    decide = Prefill.prune
 
-    def watched(self: Prefill, *args: Any) -> Tensor:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            return decide(self, *args)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    def watch(name: str) -> None:
+        decide = getattr(Prefill, name)
 
-    monkeypatch.setattr(Prefill, "prune", watched)
+        def watched(self: Prefill, *args: Any) -> Tensor:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return decide(self, *args)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        monkeypatch.setattr(Prefill, name, watched)
+
+    for name in ("prune", "prune_early"):
+        watch(name)
     with prune(model, spec, sample_ids=range(4)):
         model(**batch.inputs())

@@ -93,6 +93,37 @@ MUTANTS = {
         "beams = 1\n        self.has_image = prompts.has_image[::beams]",
     ),
     "later positions count the short cache": ("prune.py", "hook(self._text_model, self._enter_text_model)", "pass"),
+    "what leaves early leaves its residual": (
+        "early.py",
+        "_finish(layer, gather(hidden, chosen[0]), attended)",
+        "_finish(layer, hidden[:, -attended.shape[1] :], attended)",
+    ),
+    "the last row looks at itself alone": (
+        "early.py",
+        "key, value = past_key_values.update(key, value, module.layer_idx)",
+        "past_key_values.update(key, value, module.layer_idx)\n        key, value = key[:, :, -1:], value[:, :, -1:]",
+    ),
+    "the last row sees padding": (
+        "prune.py",
+        "mask = layer_mask(self._text_model.config, prefill.layout, 1, length - 1, hidden)",
+        "mask = None",
+    ),
+    "the last layer caches its last row alone": (
+        "early.py",
+        "past_key_values.update(key, value, module.layer_idx)",
+        "past_key_values.update(key[:, :, -1:], value[:, :, -1:], module.layer_idx)",
+    ),
+    "rows leave where hidden states are to be merged": (
+        "prune.py",
+        "if self.method.early and early.known",
+        "if early.known",
+    ),
+    "dead rows are worked on": ("prune.py", "if self.method.early and early.known", "if False and early.known"),
+    "one row is left where all are asked for": (
+        "prune.py",
+        "or not (self._reading and self._last_only)",
+        "or not self._reading",
+    ),
     "the longest row is cut": ("layout.py", "[:, -max(lengths) :]", "[:, -min(lengths) :]"),
 }
 

@@ -23,6 +23,7 @@ class Adaptive(Method):
 
     name = "adaptive"
     prune_layers = (1, 3)
+    early: Any = False
 
     def solve(self, geometry: Geometry) -> Adaptive:
         return self
@@ -35,7 +36,7 @@ class Adaptive(Method):
 
 def reads(monkeypatch: pytest.MonkeyPatch, method: Any) -> int:
     """Reads of tensor values on the host inside the prune points and the reading of the prompts."""
-    model, batch, count, inside = small_llava(), mixed(), 0, False
+    model, batch, count, points, inside = small_llava(), mixed(), 0, 0, False
 
     def watch(name: str) -> None:
         plain = getattr(Tensor, name)
@@ -49,19 +50,25 @@ def reads(monkeypatch: pytest.MonkeyPatch, method: Any) -> int:
 
     for name in READS:
         watch(name)
-    decide = Prefill.prune
 
-    def watched(self: Prefill, *args: Any) -> Tensor:
-        nonlocal inside
-        inside = True
-        try:
-            return decide(self, *args)
-        finally:
-            inside = False
+    def look_inside(name: str) -> None:
+        decide = getattr(Prefill, name)
 
-    monkeypatch.setattr(Prefill, "prune", watched)
-    with prune(model, method, sample_ids=range(4)):
+        def watched(self: Prefill, *args: Any) -> Tensor:
+            nonlocal inside, points
+            inside, points = True, points + 1
+            try:
+                return decide(self, *args)
+            finally:
+                inside = False
+
+        monkeypatch.setattr(Prefill, name, watched)
+
+    for name in ("prune", "prune_early"):
+        look_inside(name)
+    with prune(model, method, sample_ids=range(4)) as pruned:
         model(**batch.inputs())
+    assert points == len(pruned.method.prune_layers)
     return count
 
 
@@ -70,7 +77,9 @@ def test_a_fixed_count_never_waits_for_the_device(spec: str, monkeypatch: pytest
     assert reads(monkeypatch, spec) == 0
 
 
-def test_an_adaptive_count_waits_once_a_prune_point(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_an_adaptive_count_waits_once_a_prune_point(early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Adaptive, "early", early)
     assert reads(monkeypatch, Adaptive()) == 2
 
 

@@ -133,6 +133,10 @@ class ATP(Method):
     def counts(self) -> tuple[int, ...] | None:
         return self.fixed_counts if self.control == "fixed" else None
 
+    @property
+    def early(self) -> bool:
+        return True
+
     def decide(self, point: Point) -> Decision:
         adapter = self._adapter.to(point.kept.device)
         if adapter is not self.trained:
