@@ -14,7 +14,9 @@ a trained one would be; the schedule is ATP's without its modules.
 
 Methods run in turn, in rotating order, so that whatever else the machine does falls on all of them; ratios and shares
 are taken within a round. What happens in front of a layer is timed apart from the layer, so a shorter model tells about
-32 layers: "at 32" adds up the measured prune points and, as often as 32 layers have them, measured layers.
+32 layers: "at 32" adds up the measured prune points and, as often as 32 layers have them, measured layers. Layers that
+leave out work for dead rows (before a prune point, and the last one) are measured on their own and counted once.
+`--all-rows` runs each method a second time with every row going through every layer, as "METHOD, all rows".
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ import os
 import platform
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,7 @@ from stopwatch import Clock, Times, Wrapped, at_depth, counted_reads, prefill
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from atp_eval.analysis.significance import median_interval
-from atp_eval.engine import VisionStates, model_geometry, prune
+from atp_eval.engine import VisionStates, early, model_geometry, prune
 from atp_eval.engine.fingerprint import fingerprint
 from atp_eval.errors import UserError
 from atp_eval.methods import Decision, Geometry, Method, get_method
@@ -53,6 +56,7 @@ from atp_eval.models.llava import encoded_already
 SIZES = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32064}
 IMAGE_TOKEN = 32000
 UNTRAINED, ATP_LAYERS, ATP_KEEP = "atp@144", (4, 14, 24), (126, 88, 20)
+ALL_ROWS = ", all rows"
 METHODS = ("upper_bound", "fastv@144", "schedule:keep=126-88-20,score=redundant", UNTRAINED)
 BASELINES = (
     "prumerge@144", "prumerge_plus@144", "visionzip@144", "divprune@144", "vispruner@144", "cdpruner@144:relevance=llm",
@@ -162,8 +166,9 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         progress = stack.enter_context(Progress(*columns, console=console))
         task = progress.add_task("warming up", total=len(times) * (options.repeats + 1))
         for spec in times:
-            methods[spec] = untrained(model, inputs, folder) if spec == UNTRAINED else shallow(spec, options.layers)
-            with counted_reads() as count:
+            name = spec.removesuffix(ALL_ROWS)
+            methods[spec] = untrained(model, inputs, folder) if name == UNTRAINED else shallow(name, options.layers)
+            with counted_reads() as count, every_row(spec):
                 read = prefill(model, methods[spec], inputs, clock, Times(), seen)
                 reads[spec] = count()
             traces[spec] = read.traces
@@ -172,18 +177,23 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             turn = repeat % len(times)
             for spec in [*times][turn:] + [*times][:turn]:
                 progress.update(task, description=spec)
-                prefill(model, methods[spec], inputs, clock, times[spec], seen)
+                with every_row(spec):
+                    prefill(model, methods[spec], inputs, clock, times[spec], seen)
                 progress.advance(task)
     first = options.methods[0]
     deep = Geometry(PAPER_LAYERS, geometry.grid)
-    deep_cuts = {spec: ATP_LAYERS if spec == UNTRAINED else get_method(spec).solve(deep).prune_layers for spec in times}
+    names = {spec: spec.removesuffix(ALL_ROWS) for spec in times}
+    deep_cuts = {
+        spec: ATP_LAYERS if name == UNTRAINED else get_method(name).solve(deep).prune_layers
+        for spec, name in names.items()
+    }
     unpruned = np.array(times[first].total)
     deep_unpruned = at_depth(times[first], methods[first].prune_layers, deep_cuts[first], PAPER_LAYERS)
-    rows = []
+    rows, whole_layer = [], np.array(times[first].inside).mean(1)
     for spec, method in methods.items():
         cuts, total = list(method.prune_layers), np.array(times[spec].total)
         choosing, pruning = np.array(times[spec].choosing), np.array(times[spec].before)[:, cuts]
-        computed = at_depth(times[spec], cuts, deep_cuts[spec], PAPER_LAYERS)
+        computed = at_depth(times[spec], cuts, deep_cuts[spec], PAPER_LAYERS, whole_layer)
         tokens = np.mean([trace.tokens_per_layer() for trace in traces[spec]], axis=0)
         rows.append(
             {
@@ -209,7 +219,8 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                     "choosing_share": spread(choosing / computed),
                     "pruning_share": spread(pruning.sum(1) / computed),
                 },
-                "rounds": vars(times[spec]),
+                "layers_with_dead_rows": sorted(times[spec].alone),
+                "rounds": {name: values for name, values in vars(times[spec]).items() if name != "alone"},
             }
         )  # fmt: skip
     return {
@@ -228,6 +239,18 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         },
         "rows": rows,
     }
+
+
+@contextmanager
+def every_row(spec: str) -> Iterator[None]:
+    """Inside the block no work is left out for dead rows where the spec says so."""
+    kinds = early.LAYERS, early.LAST_LAYERS
+    if spec.endswith(ALL_ROWS):
+        early.LAYERS = early.LAST_LAYERS = ()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        early.LAYERS, early.LAST_LAYERS = kinds
 
 
 def processor() -> str:
@@ -296,12 +319,15 @@ def main() -> int:
     parser.add_argument(
         "--clock", default="wall", choices=["wall", "cpu"], help="cpu: processor seconds, for a busy machine"
     )
+    parser.add_argument("--all-rows", action="store_true", help="each method also without leaving out dead rows")
     parser.add_argument("--json", type=Path, help="write the result here as well")
     options = parser.parse_args()
     if min(options.batch, options.repeats) < 1 or options.layers < 4 or options.text < 6:
         parser.error("batch and repeats must be at least 1, layers at least 4, text at least 6")
     if options.all:
         options.methods += [spec for spec in BASELINES if spec not in options.methods]
+    if options.all_rows:
+        options.methods += [spec + ALL_ROWS for spec in options.methods[1:]]
     try:
         result = measure(options, Console(stderr=True))
     except UserError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atp_eval.engine import Pruned, VisionStates, prune
+from atp_eval.engine.prefill import Prefill
 from atp_eval.methods import Decision, Geometry, Method
 
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
@@ -77,12 +78,17 @@ class Timed(Wrapped):
 
 @dataclass
 class Times:
-    """Seconds of one method's prefills: [rounds], or [rounds, layers] in front of each layer and in it."""
+    """Seconds of one method's prefills: [rounds], or [rounds, layers] in front of each layer and in it.
+
+    A decision that is made inside of the layer before counts as in front of its own. alone: layers that leave out work
+    for rows that nobody reads, so that their time tells nothing about the layers around them.
+    """
 
     total: list[float] = field(default_factory=list)
     before: list[list[float]] = field(default_factory=list)
     inside: list[list[float]] = field(default_factory=list)
     choosing: list[float] = field(default_factory=list)
+    alone: set[int] = field(default_factory=set)
 
 
 def prefill(
@@ -91,9 +97,21 @@ def prefill(
     """One prefill, added to `times`; its traces are still to be read. seen: what the vision tower left."""
     timed, layers = Timed(method, clock), model.model.language_model.layers
     stamps: list[Any] = []
+    early: list[tuple[int, Any, Any]] = []
+    plain = Prefill.prune_early
 
     def mark(*_: Any) -> None:
         stamps.append(clock.stamp())
+
+    def watched(self: Prefill, method: Any, layer: int, attention: Any) -> Tensor:
+        start = clock.stamp()
+        rows = plain(self, method, layer, attention)
+        early.append((layer, start, clock.stamp()))
+        return rows
+
+    def leave_last(module: Any, args: Any, output: Tensor) -> None:
+        if output.shape[1] == 1:
+            times.alone.add(len(layers) - 1)
 
     with ExitStack() as stack:
         for layer in layers:
@@ -103,28 +121,49 @@ def prefill(
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(mark).remove)  # runs after the hook that prunes
             stack.callback(layer.register_forward_hook(mark).remove)
+        stack.callback(layers[-1].register_forward_hook(leave_last).remove)
+        stack.callback(setattr, Prefill, "prune_early", plain)
+        Prefill.prune_early = watched  # type: ignore[method-assign]
         start = clock.stamp()
         model(**inputs)
         end = clock.stamp()
     arrive, enter, leave = (stamps[i::3] for i in range(3))
     times.total.append(clock.seconds(start, end))
-    times.before.append(clock.between(arrive, enter))
-    times.inside.append(clock.between(enter, leave))
+    before, inside = clock.between(arrive, enter), clock.between(enter, leave)
+    for layer, asked, decided in early:
+        seconds = clock.seconds(asked, decided)
+        before[layer], inside[layer - 1] = before[layer] + seconds, inside[layer - 1] - seconds
+        times.alone.add(layer - 1)
+    times.before.append(before)
+    times.inside.append(inside)
     times.choosing.append(sum(clock.between(timed.stamps[::2], timed.stamps[1::2])))
     return pruned
 
 
-def at_depth(times: Times, cuts: Sequence[int], deep_cuts: Sequence[int], depth: int) -> NDArray[np.float64]:
+def at_depth(
+    times: Times,
+    cuts: Sequence[int],
+    deep_cuts: Sequence[int],
+    depth: int,
+    unpruned: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
     """[rounds]: seconds of a prefill of `depth` layers, pruned before `deep_cuts`, computed from fewer layers' times.
 
-    What is around the layers, prune points included, counts as measured; a layer counts as the mean of its stage.
+    What is around the layers, prune points included, counts as measured, and so does each layer of `times.alone`; any
+    other counts as the mean of its stage. unpruned: [rounds], of a layer before the first cut, where none was measured.
     """
     inside = np.array(times.inside)
     seconds = np.array(times.total) - inside.sum(1)
     edges, deep = [0, *cuts, inside.shape[1]], [0, *deep_cuts, depth]
     for start, end, first, last in zip(edges[:-1], edges[1:], deep[:-1], deep[1:], strict=True):
         if end > start:
-            seconds += inside[:, start:end].mean(1) * (last - first)
+            alone = [i for i in range(start, end) if i in times.alone]
+            others = [i for i in range(start, end) if i not in times.alone]
+            if others:
+                each = inside[:, others].mean(1)
+            else:
+                each = inside[:, start:end].mean(1) if start or unpruned is None else unpruned
+            seconds += inside[:, alone].sum(1) + each * (last - first - len(alone))
     return seconds
 
 

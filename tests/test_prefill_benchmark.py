@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -77,6 +78,17 @@ def test_another_depth_is_computed_stage_by_stage(benchmark: ModuleType) -> None
     assert deep.tolist() == [29 + 3 * 5.0 + 4 * 3.0 + 2 * 1.5]
     assert benchmark.at_depth(times, (1, 2), (1, 2), 4).tolist() == times.total
     assert benchmark.at_depth(times, (0,), (0,), 8).tolist() == [29 + 8 * 2.75]
+
+
+def test_layers_with_dead_rows_count_once(benchmark: ModuleType) -> None:
+    times = benchmark.Times(total=[40.0], inside=[[5.0, 3.0, 1.0, 2.0]], alone={0, 3})
+    deep = benchmark.at_depth(times, (1,), (3,), 9, np.array([6.0]))
+    assert deep.tolist() == [29 + (2 * 6.0 + 5.0) + (5 * 2.0 + 2.0)]
+
+
+def test_which_layers_have_dead_rows_is_seen(result: dict[str, Any]) -> None:
+    found = {row["method"].split(":")[0]: row["layers_with_dead_rows"] for row in result["rows"]}
+    assert found == {"upper_bound": [], "fastv@144": [0, 15], "schedule": [1, 6, 11, 15], "atp@144": [1, 6, 11, 15]}
 
 
 def test_counting_reads_leaves_nothing_behind(benchmark: ModuleType) -> None:

@@ -15,8 +15,8 @@ from engine import proofs
 MUTANTS = {
     "positions are renumbered": (
         "prefill.py",
-        "tuple(gather(t, index) for t in rotary)",
-        "tuple(t[:, : index.shape[1]] for t in rotary)",
+        "tuple(gather(t, index) for t in self.rotary)",
+        "tuple(t[:, : index.shape[1]] for t in self.rotary)",
     ),
     "decoding forgets the padding of pruned rows": (
         "attention.py",
@@ -26,8 +26,8 @@ MUTANTS = {
     "padding is forgotten when the prompt is read": ("attention.py", "if layout.padded:", "if layout.padded and past:"),
     "prunes one layer too late": (
         "prune.py",
-        "if index in self.method.prune_layers:",
-        "if index - 1 in self.method.prune_layers:",
+        "if index in self.method.prune_layers and",
+        "if index - 1 in self.method.prune_layers and",
     ),
     "scores count keys of the padding": ("scores.py", " & valid[:, None, :]", ""),
     "scores look ahead": ("scores.py", "<= places[..., None])", "<= length)"),
@@ -69,7 +69,7 @@ MUTANTS = {
     ),
     "gaps are not closed": (
         "prune.py",
-        "prefill.rotary = self._text_model.rotary_emb(hidden, position_ids=prefill.layout.places)",
+        "prefill.rotary = self._text_model.rotary_emb(like, position_ids=prefill.layout.places)",
         "pass",
     ),
     "later tokens count the gaps": (
