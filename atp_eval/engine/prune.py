@@ -141,7 +141,7 @@ class Pruned:
                     layer.forward = partial(self._run_deciding_layer, index, layer, layer.forward)
                     stack.callback(delattr, layer, "forward")
         if first < len(layers) and early.known(layers[-1], early.LAST_LAYERS):
-            layers[-1].forward = partial(self._run_last_layer, len(layers) - 1, layers[-1], layers[-1].forward)
+            layers[-1].forward = partial(self._run_last_layer, layers[-1], layers[-1].forward)
             stack.callback(delattr, layers[-1], "forward")
         self.model._expand_inputs_for_generation = partial(
             self._expand_inputs, self.model._expand_inputs_for_generation
@@ -321,9 +321,7 @@ class Pruned:
 
         return early.surviving_rows(layer, hidden, decide, **kwargs)
 
-    def _run_last_layer(
-        self, index: int, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any
-    ) -> Tensor:
+    def _run_last_layer(self, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any) -> Tensor:
         """The forward of the last layer: one row goes through it where one is asked for.
 
         Not where nothing was dropped: one row alone is rounded otherwise than among others, and that answer is to be
@@ -334,6 +332,7 @@ class Pruned:
             prefill is None
             or not (self._reading and self._last_only)
             or self._all_asked
+            or layer.training  # attention drops out there
             or list(prefill.layout.lengths) == list(prefill.start.lengths)
         ):
             return own(hidden, attention_mask=mask, **kwargs)
