@@ -76,8 +76,8 @@ def prefill(geometry: ModelGeometry, lengths: Sequence[int], logits: int = 1) ->
     """FLOPs of reading a prompt, layer i of which is entered by `lengths[i]` tokens, text included.
 
     logits: places that the vocabulary is asked about: `generate` asks at the last one, a plain call of the model at all
-    that are left. A method's own work is not in here. Every row counts in every layer that it enters; `spared` are those of dead
-    rows, which the engine leaves out.
+    that are left. A method's own work is not in here. Every row counts in every layer that it enters; `spared`
+    are those of dead rows, which the engine leaves out.
     """
     layers = tuple(decoder_layer(geometry, length, length) for length in lengths)
     return Prefill(layers, lm_head(geometry, logits))
