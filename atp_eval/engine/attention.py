@@ -19,6 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atp_eval.engine.layout import Layout
+from atp_eval.engine.packed import Packing
 
 
 class Attention(NamedTuple):
@@ -30,34 +31,74 @@ class Attention(NamedTuple):
     scaling: float
 
 
-_NAME = "atp_eval_read"
-_readers: WeakKeyDictionary[nn.Module, tuple[PreTrainedConfig, Callable[[Attention], None]]] = WeakKeyDictionary()
+_NAME = "atp_eval_once"
 
 
-def read_once(module: Any, reader: Callable[[Attention], None]) -> None:
-    """Give `reader` the queries and keys of the next call of this attention module; the call itself is unchanged."""
-    config = module.config
-    _readers[module] = (config, reader)
-    module.config = copy.copy(config)
+class _Once(NamedTuple):
+    """What the next call of an attention module is to do otherwise, and the module's own configuration."""
+
+    config: PreTrainedConfig
+    reader: Callable[[Attention], None] | None
+    packing: Packing | None
+
+
+_coming: WeakKeyDictionary[nn.Module, _Once] = WeakKeyDictionary()
+
+
+def attend_once(module: Any, reader: Callable[[Attention], None] | None = None, packing: Packing | None = None) -> None:
+    """The next call of this attention module gives `reader` its queries and keys, one row a prompt, and attends within
+    the spans of `packing`; it is the model's own attention else."""
+    _coming[module] = _Once(module.config, reader, packing)
+    module.config = copy.copy(module.config)
     module.config._attn_implementation = _NAME
 
 
 def forget(module: Any) -> None:
-    """Undo `read_once` where the call never came."""
-    if module in _readers:
-        module.config = _readers.pop(module)[0]
+    """Undo `attend_once` where the call never came."""
+    if module in _coming:
+        module.config = _coming.pop(module).config
 
 
-def _read(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
     """An attention function of transformers: tell the reader, then do what the model would have done."""
-    module.config, reader = _readers.pop(module)
-    reader(Attention(query, key, kwargs["scaling"]))
+    module.config, reader, packing = _coming.pop(module)
+    if reader is not None:
+        rows = (query, key) if packing is None else (packing.heads(query), packing.heads(key))
+        reader(Attention(*rows, kwargs["scaling"]))
+    attend = own_attention(module)
+    if packing is None:
+        return attend(module, query, key, value, mask, **kwargs)
+    if module.config._attn_implementation == "flash_attention_2":
+        key, value = key[:, :, packing.seen], value[:, :, packing.seen]
+        return attend(module, query, key, value, None, **kwargs, **packing.varlen)
+    return _by_spans(attend, module, packing, query, key, value, **kwargs), None
+
+
+def own_attention(module: Any) -> Callable[..., Any]:
+    """The attention function that a module's configuration names."""
     eager = importlib.import_module(type(module).__module__).eager_attention_forward
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager)
-    return attend(module, query, key, value, mask, **kwargs)
+    attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager)
+    return attend
 
 
-AttentionInterface.register(_NAME, _read)
+def _by_spans(
+    attend: Callable[..., Any], module: Any, packing: Packing, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
+) -> Tensor:
+    """[1, T, H, d]: each span on its own, behind the one that it goes on from."""
+    found = []
+    for span in packing.spans:
+        own, before = slice(span.start, span.stop), slice(*span.goes_on_from)
+        seen = [x[:, :, own] for x in (key, value)]
+        if span.seen_before:
+            seen = [torch.cat([x[:, :, before], y], dim=2) for x, y in zip((key, value), seen, strict=True)]
+        size = span.stop - span.start, span.seen_before
+        if size not in packing.masks:
+            packing.masks[size] = _make_mask(module.config, 1, *size, None, query)
+        found.append(attend(module, query[:, :, own], *seen, packing.masks[size], **kwargs)[0])
+    return torch.cat(found, dim=1)
+
+
+AttentionInterface.register(_NAME, _attend)
 
 
 def coming_attention(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...]) -> Attention:
@@ -68,16 +109,25 @@ def coming_attention(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...]) -> 
     return last_query_and_keys(layer.self_attn, layer.input_layernorm(hidden), rotary)
 
 
-def last_query_and_keys(attention: Any, normed: Tensor, rotary: tuple[Tensor, ...]) -> Attention:
-    """What an attention module makes of `normed` [rows, L, D], its input: the last row's query, and all keys."""
+def last_of_row(x: Tensor) -> Tensor:
+    """[B, L, ...] -> [B, 1, ...]."""
+    return x[:, -1:]
+
+
+def last_query_and_keys(
+    attention: Any, normed: Tensor, rotary: tuple[Tensor, ...], last: Callable[[Tensor], Tensor] = last_of_row
+) -> Attention:
+    """What an attention module makes of `normed` [rows, L, D], its input: the last row's query, and all keys.
+
+    last: [rows, L, ...] -> [rows, 1, ...], where the last rows are elsewhere.
+    """
     apply_rotary = importlib.import_module(type(attention).__module__).apply_rotary_pos_emb
 
     def heads(projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
 
     key, _ = apply_rotary(*[heads(attention.k_proj(normed))] * 2, *rotary)
-    last = [table[:, -1:] for table in rotary]
-    query, _ = apply_rotary(*[heads(attention.q_proj(normed[:, -1:]))] * 2, *last)
+    query, _ = apply_rotary(*[heads(attention.q_proj(last(normed)))] * 2, *[last(table) for table in rotary])
     return Attention(query, key, attention.scaling)
 
 
@@ -90,10 +140,16 @@ def layer_mask(config: PreTrainedConfig, layout: Layout, queries: int, past: int
     batch, total, valid = layout.valid.shape[0], past + queries, None
     if layout.padded:
         valid = torch.cat([layout.valid, layout.valid.new_ones(batch, total - layout.valid.shape[1])], dim=1)
+    return _make_mask(config, batch, queries, past, valid, like)
+
+
+def _make_mask(
+    config: PreTrainedConfig, batch: int, queries: int, past: int, valid: Tensor | None, like: Tensor
+) -> Any:
     return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
         batch_size=batch,
         q_length=queries,
-        kv_length=total,
+        kv_length=past + queries,
         q_offset=past,
         mask_function=causal_mask_function,
         attention_mask=valid,

@@ -20,8 +20,9 @@ class Given:
     """Of a batch of samples, beams not repeated.
 
     names: of the samples; None to make them from the prompts. asked: the grid cells of what each sample's question is
-    about, None where nobody knows. Of the samples that have a picture, in their order: vision, its states; relevance
-    [samples, V], cosines of its patches with the question. embeddings: [rows, L, D], what enters layer 0.
+    about, None where nobody knows. pictures: names of the samples' pictures, equal where they show the same one. Of
+    the samples that have a picture, in their order: vision, its states; relevance [samples, V], cosines of its patches
+    with the question. embeddings: [rows, L, D], what enters layer 0.
     """
 
     names: Sequence[str | int] | None = None
@@ -29,10 +30,11 @@ class Given:
     vision: VisionStates | None = None
     relevance: Tensor | None = None
     embeddings: Tensor | None = None
+    pictures: Sequence[str | None] | None = None
 
     def check(self, samples: int) -> None:
         """Raise UserError where the lists are not as long as the batch."""
-        for what, values in (("sample_ids", self.names), ("asked", self.asked)):
+        for what, values in (("sample_ids", self.names), ("asked", self.asked), ("pictures", self.pictures)):
             if values is not None and len(values) != samples:
                 raise UserError(f"{len(values)} {what} for a batch of {samples} samples")
 

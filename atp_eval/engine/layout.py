@@ -87,7 +87,8 @@ class Layout:
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """x [B, L, ...] at slots `index` [B, L'] -> [B, L', ...]."""
-    return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:]))
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    return x.flatten(0, 1)[index + x.shape[1] * rows]  # several times as fast as `gather` with an index for each number
 
 
 class Prompts(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 from atp_eval.engine.attention import Attention
 from atp_eval.engine.given import Given, cells_of, names_of
 from atp_eval.engine.layout import Layout, Prompts, gather
+from atp_eval.engine.packed import Packing, Sharing, packing_of, sharing
 from atp_eval.engine.point import PrunePoint
 from atp_eval.engine.vision import VisionStates
 from atp_eval.errors import UserError
@@ -51,6 +52,10 @@ class Prefill:
         self.layouts: list[Layout] = []
         self.stages: list[DeviceStage] = []
         self.rotary: tuple[Tensor, ...] | None = None
+        self.packing: Packing | None = None
+        self.shared: Sharing | None = None
+        if given.pictures is not None and beams == 1:
+            self.shared = sharing(prompts, input_ids, given.pictures)
         self.has_image = prompts.has_image[::beams]
         self._prompts = prompts
         self._input_ids = input_ids
@@ -98,6 +103,20 @@ class Prefill:
         decision, stay = self._ask(method, layer, attention, None, None)
         assert decision.values is None, "a method that is `early` puts nothing in: there are no hidden states yet"
         return self._drop(decision, stay)
+
+    def repack(self, method: Method, possible: bool) -> None:
+        """After a prune point, or before the first layer: pack what goes on, where that is `possible` and pays.
+
+        Rows go on to share what they begin with as long as the method looked at nothing else.
+        """
+        if not possible:
+            self.shared = None
+        elif self.layouts and self.shared is not None:
+            before = self.layouts[-2] if len(self.layouts) > 1 else self.start
+            self.shared = None if method.reads_question else self.shared.after(before.lengths, self.layout.lengths)
+        dropped = list(self.layout.lengths) != list(self.start.lengths)
+        worth = possible and (dropped or self.shared is not None)  # what keeps all is the untouched model to the bit
+        self.packing = packing_of(self.layout, self.shared) if worth else None
 
     def _ask(
         self,

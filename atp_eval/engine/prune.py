@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.cache_utils import Cache
 
-from atp_eval.engine import early
-from atp_eval.engine.attention import Attention, coming_attention, forget, layer_mask, read_once
 from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry, place_of
 from atp_eval.engine.given import Given, readable
-from atp_eval.engine.layout import Layout, read_prompts
+from atp_eval.engine.layout import read_prompts
+from atp_eval.engine.passage import Passage
 from atp_eval.engine.prefill import Prefill
 from atp_eval.engine.rope2d import coordinates, rotary_2d
 from atp_eval.engine.vision import TowerView, VisionStates, recorded
@@ -43,6 +42,7 @@ def prune(
     asked: Sequence[Sequence[int] | None] | None = None,
     vision: VisionStates | None = None,
     relevance: Tensor | None = None,
+    pictures: Sequence[str | None] | None = None,
 ) -> Iterator[Pruned]:
     """Prune visual tokens in every prompt that `model` reads inside the block, by `method` ("fastv@144" or a Method).
 
@@ -56,6 +56,9 @@ def prune(
     asked: for methods that read ground truth, the grid cells of what each sample's question is about.
     vision: for methods that look at the vision tower, where the model is not given pixels (`Bundle.generate`).
     relevance: [samples with a picture, V], for methods that compare patches with questions (`models.clip.ClipText`).
+    pictures: a name for each sample's picture; equal names say that it is the same. What prompts about one picture
+        begin with is then read once for all of them, as far as the method does not look at the question (not with
+        beams).
     Set `pruned.sample_ids` and the others for each batch where the block holds several.
 
     Raises UserError for a method that does not fit the model, a model that is being pruned already, several images in a
@@ -64,7 +67,7 @@ def prune(
     if model in _pruned_models:
         raise UserError("this model is being pruned already; leave that block first, one method at a time")
     method = get_method(method) if isinstance(method, str) else method
-    pruned = Pruned(model, method, sample_ids, asked, vision, relevance)
+    pruned = Pruned(model, method, sample_ids, asked, vision, relevance, pictures)
     with ExitStack() as stack:
         _pruned_models.add(model)
         stack.callback(_pruned_models.discard, model)
@@ -83,22 +86,24 @@ class Pruned:
         asked: Sequence[Sequence[int] | None] | None = None,
         vision: VisionStates | None = None,
         relevance: Tensor | None = None,
+        pictures: Sequence[str | None] | None = None,
     ) -> None:
         self.model: Any = model
         self.geometry = model_geometry(model.config, place_of(model))
         self.method = method.solve(self.geometry)
         self.method.verify(partial(fingerprint, model))
-        self.sample_ids, self.asked, self.vision, self.relevance = sample_ids, asked, vision, relevance
+        self.sample_ids, self.asked, self.pictures = sample_ids, asked, pictures
+        self.vision, self.relevance = vision, relevance
         self._text_model: Any = model.model.language_model
-        self._beams, self._generating, self._reading = 1, False, False
-        self._prefill: Prefill | None = None
-        self._cache: Cache | None = None
-        self._attention: Attention | None = None
-        self._masks: dict[int, Any] = {}
-        self._rotaries: dict[int, tuple[Tensor, ...]] = {}
+        self._beams, self._generating = 1, False
+        self._passage = Passage(self._text_model, self.method)
         self._pictures: list[VisionStates] = []
         self._moved: Tensor | None = None
-        self._one_asked, self._last_only, self._all_asked = False, False, False
+        self._one_asked = False
+
+    @property
+    def _prefill(self) -> Prefill | None:
+        return self._passage.prefill
 
     @property
     def traces(self) -> list[KeepTrace]:
@@ -117,7 +122,6 @@ class Pruned:
 
     def _attach(self, stack: ExitStack) -> None:
         """Hook the model; `stack` takes all of it back."""
-        layers, first = self._text_model.layers, min(self.method.prune_layers, default=len(self._text_model.layers))
 
         def hook(module: nn.Module, function: Any) -> None:
             stack.callback(module.register_forward_pre_hook(function, with_kwargs=True).remove)
@@ -131,18 +135,7 @@ class Pruned:
         hook(self.model, self._enter_all)
         hook(self.model.model, self._enter_model)
         hook(self._text_model, self._enter_text_model)
-        for index, layer in enumerate(layers):
-            if index >= first:
-                hook(layer, partial(self._enter_layer, index))
-            if index + 1 in self.method.prune_layers:
-                hook(layer.self_attn, self._enter_attention)
-                stack.callback(forget, layer.self_attn)
-                if self.method.early and early.known(layer, early.LAYERS):
-                    layer.forward = partial(self._run_deciding_layer, index, layer, layer.forward)
-                    stack.callback(delattr, layer, "forward")
-        if first < len(layers) and early.known(layers[-1], early.LAST_LAYERS):
-            layers[-1].forward = partial(self._run_last_layer, layers[-1], layers[-1].forward)
-            stack.callback(delattr, layers[-1], "forward")
+        self._passage.attach(stack)
         self.model._expand_inputs_for_generation = partial(
             self._expand_inputs, self.model._expand_inputs_for_generation
         )
@@ -161,10 +154,9 @@ class Pruned:
     def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the vision-language model: a new batch of prompts, or more tokens of the last one."""
         cache = kwargs.get("past_key_values")
-        self._masks, self._rotaries = {}, {}
-        self._last_only, self._one_asked = self._one_asked, False
-        self._reading = cache is None or cache.get_seq_length() == 0
-        if self._reading:
+        self._passage.call(cache is None or cache.get_seq_length() == 0, self._one_asked)
+        self._one_asked = False
+        if self._passage.reading:
             self._start(args[0] if args else kwargs.get("input_ids"), kwargs.get("attention_mask"), cache)
             if self._generating and not kwargs.get("use_cache", True):
                 raise UserError(
@@ -177,13 +169,14 @@ class Pruned:
 
     def _start(self, input_ids: Tensor | None, attention_mask: Tensor | None, cache: Cache | None) -> None:
         beams, self._beams = self._beams, 1
-        self._prefill, self._attention = None, None
+        self._passage.start(None)
         input_ids = readable(input_ids, attention_mask, cache)
-        given = Given(self.sample_ids, self.asked, self.vision, self.relevance)
+        given = Given(self.sample_ids, self.asked, self.vision, self.relevance, pictures=self.pictures)
         given.check(len(input_ids) // beams)
         prompts = read_prompts(input_ids, attention_mask, self.model.config.image_token_id, self.geometry.cells)
         tower = partial(TowerView, self.model)
-        self._prefill = Prefill(self.geometry, prompts, beams, input_ids, given, tower, self._text_model.norm)
+        prefill = Prefill(self.geometry, prompts, beams, input_ids, given, tower, self._text_model.norm)
+        self._passage.start(prefill)
 
     def _continue(self, args: tuple[Any, ...], kwargs: dict[str, Any], cache: Cache) -> Any:
         """Feed what is new only: `generate` counts the prompt by layer 0, which is short if it was pruned."""
@@ -213,12 +206,12 @@ class Pruned:
     def _enter_text_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Positions of later tokens go on from the unpruned prompt; transformers would count the cache of layer 0."""
         config = self._text_model.config
-        self._all_asked = any(
+        self._passage.all_asked = any(
             kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions")
         )
-        if self._reading:
+        if self._passage.reading:
             self._look(kwargs["inputs_embeds"])
-        if self._reading or self._prefill is None or kwargs.get("position_ids") is not None:
+        if self._passage.reading or self._prefill is None or kwargs.get("position_ids") is not None:
             return None
         embeds, fed = kwargs["inputs_embeds"], self._fed(kwargs["past_key_values"])
         kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
@@ -226,7 +219,7 @@ class Pruned:
 
     def _look(self, embeddings: Tensor) -> None:
         """Hand the method what it needs of what was made so far: the LLM's input, and the states of the pictures."""
-        if not self._has_images():
+        if not self._passage.has_images:
             return
         assert self._prefill is not None
         given, needs = self._prefill.given, self.method.needs
@@ -246,121 +239,12 @@ class Pruned:
 
         Without given positions transformers counts padding too, in the prompt and afterwards.
         """
-        if not self._has_images():
+        if not self._passage.has_images:
             return None
         assert self._prefill is not None
         hidden, positions = args[0], kwargs["position_ids"]
-        if self._reading:
+        if self._passage.reading:
             places = coordinates(self._prefill.start, self.geometry.grid)
             self._moved = places[0, :, -1:] - positions[:, -1:]
             return rotary_2d(module.forward, hidden, places)
         return module.forward(hidden, position_ids=positions + self._moved)
-
-    def _enter_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the attention of the layer that a prune point scores from."""
-        if self._reading and self._has_images():
-            read_once(module, self._remember)
-
-    def _remember(self, attention: Attention) -> None:
-        self._attention = attention
-
-    def _has_images(self) -> bool:
-        return self._prefill is not None and any(self._prefill.has_image)
-
-    def _enter_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before a decoder layer at or after the first prune point."""
-        if not self._has_images():
-            return None
-        assert self._prefill is not None
-        prefill, (hidden, *rest) = self._prefill, args
-        cache = kwargs.get("past_key_values")
-        if self._reading:
-            self._cache = cache
-            self._take_rotary(hidden, kwargs)
-            if index in self.method.prune_layers and self._stage_of(index) == len(prefill.layouts):
-                coming = partial(coming_attention, module)
-                hidden = prefill.prune(self.method, index, hidden, self._attention, coming)
-                self._leave_point(hidden)
-            kwargs["position_embeddings"] = prefill.rotary
-        elif cache is not self._cache or len(hidden) != len(prefill.start.lengths):
-            raise UserError(
-                "this cache is not of the last prompt batch; go on with a batch before reading the next one"
-            )
-        elif self.method.positions == "contiguous":
-            kwargs["position_embeddings"] = self._rotary(index, hidden, cache)
-        kwargs["position_ids"] = None  # FlashAttention reads the gaps of pruned positions as packed sequences
-        kwargs["attention_mask"] = self._mask(index, hidden, cache)
-        return (hidden, *rest), kwargs
-
-    def _take_rotary(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
-        """Once a prompt: the rotary tables of the model itself, for each row."""
-        assert self._prefill is not None
-        if self._prefill.rotary is None:
-            self._prefill.rotary = tuple(t.expand(len(hidden), -1, -1) for t in kwargs["position_embeddings"])
-
-    def _leave_point(self, like: Tensor) -> None:
-        """Behind a prune point: its attention is no longer needed, and gaps in positions may have to be closed."""
-        assert self._prefill is not None
-        prefill, self._attention = self._prefill, None
-        if self.method.positions == "contiguous":
-            prefill.rotary = self._text_model.rotary_emb(like, position_ids=prefill.layout.places)
-
-    def _run_deciding_layer(
-        self, index: int, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any
-    ) -> Tensor:
-        """The forward of a layer before a prune point of an early method: tokens leave behind its attention."""
-        if not self._reading or self._all_asked or not self._has_images():
-            return own(hidden, **kwargs)
-        self._take_rotary(hidden, kwargs)
-
-        def decide() -> Tensor:
-            assert self._prefill is not None and self._attention is not None
-            rows = self._prefill.prune_early(self.method, index + 1, self._attention)
-            self._leave_point(hidden)
-            return rows
-
-        return early.surviving_rows(layer, hidden, decide, **kwargs)
-
-    def _run_last_layer(self, layer: nn.Module, own: Callable[..., Tensor], hidden: Tensor, **kwargs: Any) -> Tensor:
-        """The forward of the last layer: one row goes through it where one is asked for.
-
-        Not where nothing was dropped: one row alone is rounded otherwise than among others, and that answer is to be
-        the untouched model's to the bit.
-        """
-        prefill, mask = self._prefill, kwargs.pop("attention_mask", None)
-        if (
-            prefill is None
-            or not (self._reading and self._last_only)
-            or self._all_asked
-            or layer.training  # attention drops out there
-            or list(prefill.layout.lengths) == list(prefill.start.lengths)
-        ):
-            return own(hidden, attention_mask=mask, **kwargs)
-        length = hidden.shape[1]
-        mask = layer_mask(self._text_model.config, prefill.layout, 1, length - 1, hidden)
-        return early.last_row(layer, hidden, mask, **kwargs)
-
-    def _rotary(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, ...]:
-        """Rotary tables of later tokens, which go on from what is in the layer's cache; the same in all of a stage."""
-        stage, layout = self._stage(index)
-        if stage not in self._rotaries:
-            places = layout.places_after(cache.get_seq_length(index), hidden.shape[1])
-            self._rotaries[stage] = self._text_model.rotary_emb(hidden, position_ids=places)
-        return self._rotaries[stage]
-
-    def _mask(self, index: int, hidden: Tensor, cache: Cache | None) -> Any:
-        """One mask for all layers of a stage."""
-        stage, layout = self._stage(index)
-        if stage not in self._masks:
-            past = 0 if self._reading or cache is None else cache.get_seq_length(index)
-            self._masks[stage] = layer_mask(self._text_model.config, layout, hidden.shape[1], past, hidden)
-        return self._masks[stage]
-
-    def _stage(self, index: int) -> tuple[int, Layout]:
-        """The last prune point at or before a layer, counted from 0, and the prompt's layout from there on."""
-        assert self._prefill is not None
-        stage = self._stage_of(index)
-        return stage, self._prefill.layouts[stage]
-
-    def _stage_of(self, index: int) -> int:
-        return sum(layer <= index for layer in self.method.prune_layers) - 1

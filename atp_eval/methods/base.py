@@ -80,6 +80,13 @@ class Method(ABC):
         return False
 
     @property
+    def reads_question(self) -> bool:
+        """Whether `decide` depends on anything but the picture. Where it does not, what stays is the same for all
+        questions about a picture, and the engine reads the pruned prompt up to its end once for all of them.
+        """
+        return True
+
+    @property
     def text_tower(self) -> str | None:
         """The CLIP checkpoint that compares patches with questions, for methods that need "relevance"; else None."""
         return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from atp_eval.engine.attention import forget, read_once
+from atp_eval.engine.attention import attend_once, forget
 from atp_eval.engine.geometry import model_geometry
 from atp_eval.engine.layout import Layout
 from atp_eval.engine.rope2d import coordinates, rotary_2d
@@ -165,7 +165,7 @@ class PruningLlava(nn.Module):
 
     def _read(self, module: nn.Module, args: Any) -> None:
         if self.masks.reading:
-            read_once(module, self.masks.remember)
+            attend_once(module, self.masks.remember)
 
     def _rotate(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         return rotary_2d(module.forward, args[0], coordinates(self.masks.layout, self.geometry.grid))

@@ -160,31 +160,51 @@ def without_dead_rows(prune: Prune, model: Any, spec: Spec, batch: Batch, **mode
     (new, traces, first, rows, pruned), (old, old_traces, old_first, old_rows, _) = found
     assert traces == old_traces
     assert torch.equal(new.tokens, old.tokens)
-    pairs = [(first.logits, old_first.logits)]
-    for layer, other in zip(first.past_key_values.layers, old_first.past_key_values.layers, strict=True):
-        pairs += [(layer.keys, other.keys), (layer.values, other.values)]
-    for one, two in pairs:
-        torch.testing.assert_close(one, two, rtol=0, atol=exact)
-    lengths = [layer.keys.shape[2] for layer in first.past_key_values.layers]
-    assert old_rows == [(length, length) for length in lengths]
-    through = [*lengths]
+    torch.testing.assert_close(first.logits, old_first.logits, rtol=0, atol=exact)
+    tokens = tokens_per_row(pruned, batch)
+    for index, (layer, other) in enumerate(zip(*(x.past_key_values.layers for x in (first, old_first)), strict=True)):
+        there = torch.arange(layer.keys.shape[2]) >= layer.keys.shape[2] - torch.tensor(tokens[index])[:, None]
+        for one, two in ((layer.keys, other.keys), (layer.values, other.values)):
+            one, two = (x.transpose(1, 2)[there] for x in (one, two))
+            torch.testing.assert_close(one, two, rtol=0, atol=exact)
+    assert old_rows == [(padded(row), padded(row)) for row in tokens]
+    unpruned = [len(row) for row in batch.rows]
+    inside = [packed(row) if row != unpruned else padded(row) for row in tokens]
+    through = [*inside]
     if pruned.method.early:
-        through = [lengths[i + 1] if i + 1 in pruned.method.prune_layers else n for i, n in enumerate(lengths)]
-    through[-1] = 1 if lengths[-1] < batch.ids.shape[1] else through[-1]
-    assert rows == [(length, length) for length in through]
+        through = [inside[i + 1] if i + 1 in pruned.method.prune_layers else n for i, n in enumerate(inside)]
+    through[-1] = len(names) if tokens[-1] != unpruned else through[-1]
+    assert rows == [(n, n) for n in through]
+
+
+def tokens_per_row(pruned: Any, batch: Batch) -> list[list[int]]:
+    """Tokens that enter each layer, text included: [layers][rows]."""
+    text = [len(row) - (0 if image is None else 36) for row, image in zip(batch.rows, batch.images, strict=True)]
+    visual = np.stack([trace.tokens_per_layer() for trace in pruned.traces]) if pruned.traces else []
+    return (np.array(visual) + np.array(text)[:, None]).T.tolist()  # type: ignore[no-any-return]
+
+
+def padded(tokens: list[int]) -> int:
+    """Rows that padded prompts of so many tokens have in a layer."""
+    return len(tokens) * max(tokens)
+
+
+def packed(tokens: list[int]) -> int:
+    """Rows that they have where they are packed, if that pays."""
+    return sum(tokens) if sum(tokens) < 0.9 * padded(tokens) else padded(tokens)
 
 
 @contextmanager
 def rows_of_work(model: Any) -> Iterator[list[tuple[int, int]]]:
-    """Rows that go through the output projection and the feed-forward network of each layer."""
+    """Rows, of all prompts together, through the output projection and the feed-forward network of each layer."""
     rows: list[tuple[int, int]] = []
     projected: list[int] = []
     with ExitStack() as stack:
         for layer in model.model.language_model.layers:
             project, feed = layer.self_attn.o_proj, layer.mlp
-            stack.callback(project.register_forward_hook(lambda m, a, out: projected.append(out.shape[1])).remove)
+            stack.callback(project.register_forward_hook(lambda m, a, out: projected.append(out.shape[:2].numel())).remove)
             stack.callback(
-                feed.register_forward_hook(lambda m, a, out: rows.append((projected[-1], out.shape[1]))).remove
+                feed.register_forward_hook(lambda m, a, out: rows.append((projected[-1], out.shape[:2].numel()))).remove
             )
         yield rows
 

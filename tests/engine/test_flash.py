@@ -25,6 +25,8 @@ def flash(
     positions = options.get("position_ids")
     if positions is not None and len(query) == 1:
         assert (positions.diff(dim=-1) == 1).all()
+    if "cu_seq_lens_q" in options:
+        return varlen(module, query, key, value, mask, scaling, options)
     share = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
     rows, (queries, keys) = [], (query.shape[2], key.shape[2])
@@ -43,6 +45,24 @@ def flash(
         )[0]
         rows.append(out)
     return torch.stack(rows).transpose(1, 2).contiguous(), None
+
+
+def varlen(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, options: dict[str, Any]
+) -> tuple[Tensor, None]:
+    """What the kernel for sequences one behind the other sees: where queries and keys of each begin, and no mask."""
+    assert mask is None
+    queries, keys = options["cu_seq_lens_q"], options["cu_seq_lens_k"]
+    assert queries.dtype == keys.dtype == torch.int32
+    assert (queries[-1], keys[-1]) == (query.shape[2], key.shape[2])
+    assert (queries.diff().max(), keys.diff().max()) == (options["max_length_q"], options["max_length_k"])
+    found = []
+    for (start, stop), (first, last) in zip(
+        *(zip(x[:-1].tolist(), x[1:].tolist(), strict=True) for x in (queries, keys)), strict=True
+    ):
+        parts = query[:, :, start:stop], key[:, :, first:last], value[:, :, first:last]
+        found.append(flash(module, *parts, None, scaling)[0])
+    return torch.cat(found, dim=1), None
 
 
 @pytest.fixture
