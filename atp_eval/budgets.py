@@ -13,7 +13,7 @@ from rich.table import Table
 
 from atp_eval.cost import Averages, ModelGeometry, averages, tokens_per_layer
 from atp_eval.cost.calibration import Calibration
-from atp_eval.cost.flops import kv_bytes, paper_macs, prefill, projector, vision_tower
+from atp_eval.cost.flops import engine_prefill, kv_bytes, paper_macs, projector, vision_tower
 from atp_eval.cost.target import TEXT_TOKENS
 from atp_eval.methods import get_method
 
@@ -24,9 +24,9 @@ PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 class Costs:
     """What one prompt with an image costs.
 
-    kv_bytes: of visual tokens, bf16. paper_macs: Eq. 16 of ATP-LLaVA on visual tokens. exact_flops: of the LLM's
-    prefill, text included. seconds: of the same, predicted from measured times without the method's own work; None
-    where nothing was measured.
+    kv_bytes: of visual tokens, bf16. paper_macs: Eq. 16 of ATP-LLaVA on visual tokens. exact_flops: of the
+    engine's prefill, text included. seconds: of the same, predicted from measured times without the method's own work;
+    None where nothing was measured.
     """
 
     kv_bytes: int
@@ -54,13 +54,19 @@ class Budget:
 
 
 def costs_of(
-    geometry: ModelGeometry, tokens: Sequence[int], text: int = TEXT_TOKENS, times: Calibration | None = None
+    geometry: ModelGeometry,
+    tokens: Sequence[int],
+    text: int = TEXT_TOKENS,
+    times: Calibration | None = None,
+    early: bool = False,
 ) -> Costs:
-    """What a prompt costs, `tokens[i]` visual tokens of which enter layer i, beside `text` others."""
+    """What a prompt costs, `tokens[i]` visual tokens of which enter layer i, beside `text` others. early: of the method
+    (`Method.early`)."""
+    lengths = [count + text for count in tokens]
     return Costs(
         kv_bytes=kv_bytes(geometry, tokens),
         paper_macs=paper_macs(geometry, tokens),
-        exact_flops=prefill(geometry, [count + text for count in tokens]).total,
+        exact_flops=engine_prefill(geometry, lengths, geometry.cells + text, early).total,
         seconds=times.seconds(tokens) if times else None,
     )
 
@@ -78,7 +84,7 @@ def solve_budget(
         return Budget(method.label, str(solved), False, average, costs=costs)
     tokens = tokens_per_layer(geometry, solved.prune_layers, counts)
     found = averages(tokens)
-    costs = costs_of(geometry, tokens, text, times)
+    costs = costs_of(geometry, tokens, text, times, solved.early)
     return Budget(method.label, str(solved), True, found.input, tuple(tokens), found, costs)
 
 
@@ -138,9 +144,9 @@ class BudgetTable:
         around = vision_tower(self.geometry) + projector(self.geometry)
         notes = [
             "Average over layers of the visual tokens that enter (input), that leave (output); final: that enter the "
-            "last layer. KV: visual tokens, bf16. Paper: ATP-LLaVA's Eq. 15-16, visual tokens. Exact: the LLM's "
-            f"prefill with {self.text} text tokens, without methods' own work; vision tower and projector take "
-            f"{number(around / scale(around))} {prefix(around)}FLOP more."
+            "last layer. KV: visual tokens, bf16. Paper: ATP-LLaVA's Eq. 15-16, visual tokens. Exact: what runs of the "
+            f"LLM's prefill with {self.text} text tokens, without dead rows and methods' own work; vision tower and "
+            f"projector take {number(around / scale(around))} {prefix(around)}FLOP more."
         ]
         if not all(row.exact for row in self.rows):
             notes.append("~: what was asked for. How many tokens stay is up to the data: measured, not exact.")

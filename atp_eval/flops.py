@@ -101,7 +101,7 @@ def count(asked: Asked, geometry: ModelGeometry, before: int, after: int, new: i
         kv_bytes=kv_bytes(geometry, tokens),
         paper_macs=paper_macs(geometry, tokens),
         paper_saved=paper_reduction(geometry, cells, layers, left) if layers else 0,
-        parts=breakdown(prompt, None if scorer is None else scorer + asked.more, new),
+        parts=breakdown(prompt, None if scorer is None else scorer + asked.more, new, method.early),
     )
 
 
@@ -184,9 +184,10 @@ class FlopsTable:
         notes = [
             "Averages over layers of the visual tokens that enter (input) or leave (output); final: that enter the "
             "last. KV cache and paper: visual tokens only, as the paper counts. Exact: two operations for each "
-            "multiply-accumulate of every matrix product, attention length x length; equal to torch's "
-            "FlopCounterMode. Scorer: the matrix products by which the method chooses. Shares are of the unpruned "
-            "model's."
+            "multiply-accumulate of every matrix product that runs, attention length x length; equal to torch's "
+            "FlopCounterMode. Rows that nobody reads do not run: pruned ones leave the layer before behind its "
+            "attention where the method allows it, and one row alone goes through a pruned prompt's last layer. "
+            "Scorer: the matrix products by which the method chooses. Shares are of the unpruned model's."
         ]
         if any(c.measured for c in self.columns):
             notes.append(

@@ -97,7 +97,7 @@ def make_manifest(
 
 def method_info(method: Method) -> dict[str, Any]:
     """A solved method for people and for the manifest."""
-    info = {"solved": str(method), "prune_layers": list(method.prune_layers)}
+    info = {"solved": str(method), "prune_layers": list(method.prune_layers), "early": method.early}
     return info if method.weights is None else {**info, "weights": method.weights}
 
 

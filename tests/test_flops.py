@@ -16,13 +16,15 @@ from transformers import LlavaForConditionalGeneration
 from atp_eval.cost import KNOWN, Geometry, averages, tokens_per_layer
 from atp_eval.cost.flops import (
     decode,
+    decoder_layer,
+    engine_layers,
+    engine_prefill,
     kv_bytes,
     paper_layer,
     paper_macs,
     paper_reduction,
     prefill,
     projector,
-    spared,
     vision_tower,
 )
 from atp_eval.engine import model_geometry, prune
@@ -78,14 +80,25 @@ def test_averages_by_each_convention() -> None:
     assert tokens_per_layer(geometry, (), ()) == [6] * 5
 
 
-def test_what_dead_rows_spare_by_hand() -> None:
-    """One layer of 2 -> 3 wide, an output projection of 4 x 2 and three matrices of 2 x 3, pruned from 7 to 5 rows."""
-    small = replace(LLAVA, num_layers=2, hidden=2, heads=1, kv_heads=1, head_dim=4, intermediate=3)
-    behind = 2 * 4 * 2 + 3 * 2 * 2 * 3
-    last = 4 * (behind + 2 * 2 * 4 + 2 * 2 * 5 * 4)
-    assert spared(small, [7, 5], (1,)) == 2 * behind + last
-    assert spared(small, [7, 5]) == last
-    assert spared(small, [5, 5], (0,)) == last
+SMALL = replace(LLAVA, num_layers=2, hidden=2, heads=2, kv_heads=1, head_dim=4, intermediate=3)
+QUERY, KEY_VALUE, BEHIND = 2 * 2 * 8, 2 * 2 * 2 * 4, 2 * 8 * 2 + 3 * 2 * 2 * 3  # FLOPs of a row
+
+
+def test_a_layer_by_hand() -> None:
+    """Two query heads of 4, one key head, states of 2; an output projection of 8 x 2, three matrices of 2 x 3."""
+    assert decoder_layer(SMALL, 7, 7) == 7 * (KEY_VALUE + QUERY + BEHIND) + 2 * 2 * 7 * 7 * 8
+    some = decoder_layer(SMALL, 7, 9, queries=2, leaving=3)
+    assert some == 7 * KEY_VALUE + 2 * QUERY + 2 * 2 * 2 * 9 * 8 + 3 * BEHIND
+
+
+def test_what_dead_rows_leave_out_by_hand() -> None:
+    """Of 7 rows 5 stay before layer 1, behind whose attention one goes on."""
+    last = 5 * KEY_VALUE + QUERY + 2 * 2 * 5 * 8 + BEHIND
+    whole, seven, five = decoder_layer(SMALL, 7, 7), [7, 5], [5, 5]
+    assert engine_layers(SMALL, seven, 7, True) == (whole - 2 * BEHIND, last)
+    assert engine_layers(SMALL, seven, 7, False) == (whole, last)
+    assert engine_layers(SMALL, five, 7, True) == (decoder_layer(SMALL, 5, 5), last)
+    assert engine_prefill(SMALL, five, 5, True) == prefill(SMALL, five)  # nothing was pruned
 
 
 # ------------------------------------------------------------------ against torch's count
@@ -145,9 +158,7 @@ def test_exact_flops_of_a_pruned_answer(spec: str) -> None:
     with prune(model, spec) as pruned:
         found = counted(lambda: answer(model, batch, steps=steps))
         lengths = [14 + int(tokens) for tokens in pruned.trace.tokens_per_layer()]
-    llm = prefill(geometry, lengths).total + decode(geometry, lengths, steps)
-    if spec != "upper_bound":
-        llm -= spared(geometry, lengths, pruned.method.prune_layers if pruned.method.early else ())
+    llm = engine_prefill(geometry, lengths, 50, pruned.method.early).total + decode(geometry, lengths, steps)
     assert found == llm + vision_tower(geometry) + projector(geometry)
 
 
@@ -158,6 +169,6 @@ def test_choosing_by_the_last_row_adds_a_row_of_products() -> None:
     with prune(model, "schedule:layers=2,keep=9,score=last_row") as pruned:
         found = counted(lambda: answer(model, batch, steps=1))
         lengths = [14 + int(tokens) for tokens in pruned.trace.tokens_per_layer()]
-    llm = prefill(geometry, lengths).total - spared(geometry, lengths, (2,))
+    llm = engine_prefill(geometry, lengths, 50, True).total
     rest = llm + vision_tower(geometry) + projector(geometry)
     assert found - rest == 2 * 50 * geometry.heads * geometry.head_dim + 2 * 50

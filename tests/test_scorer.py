@@ -11,7 +11,7 @@ from methods.adapters import write_adapters
 from methods.matrix import MATRIX
 from test_flops import counted
 
-from atp_eval.cost.flops import decode, prefill, projector, spared, vision_tower
+from atp_eval.cost.flops import decode, engine_prefill, projector, vision_tower
 from atp_eval.cost.scorer import Prompt
 from atp_eval.engine import model_geometry, prune
 from atp_eval.methods import get_method, method_names
@@ -37,9 +37,8 @@ def whole(spec: str, heads: int, text: tuple[int, int], steps: int = 1) -> tuple
         found = counted(lambda: answer(model, make_batch(text), steps=steps))
         tokens = tuple(int(t) for t in pruned.trace.tokens_per_layer())
     prompt = Prompt(geometry, tokens, *text)
-    rest = prefill(geometry, prompt.lengths).total + decode(geometry, prompt.lengths, steps)
-    if tokens[-1] < geometry.cells:
-        rest -= spared(geometry, prompt.lengths, pruned.method.prune_layers if pruned.method.early else ())
+    read = engine_prefill(geometry, prompt.lengths, prompt.full, pruned.method.early).total
+    rest = read + decode(geometry, prompt.lengths, steps)
     return found, rest + vision_tower(geometry) + projector(geometry), pruned.method.scorer_flops(prompt)
 
 

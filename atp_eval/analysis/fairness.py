@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from atp_eval.analysis.histograms import QUANTILES
 from atp_eval.analysis.tokens import Entering, TokenAverages, TokenStats
 from atp_eval.cost import ModelGeometry
-from atp_eval.cost.flops import decoder_layer, kv_bytes, lm_head
+from atp_eval.cost.flops import decoder_layer, engine_layers, kv_bytes, lm_head
 from atp_eval.records import Manifest
 
 TOLERANCE = 0.01  # averages that differ by more are no equal budgets
@@ -26,7 +26,8 @@ _SIZES = TypeAdapter(ModelGeometry)
 @dataclass(frozen=True)
 class Prompts:
     """What pruned prompts cost. tokens: [questions], a question's average over layer inputs. flops, full_flops: mean
-    exact FLOPs of the LLM's prefill a question, pruned and not, its text included; None where a size is unknown."""
+    exact FLOPs of the engine's prefill a question, read by itself, pruned and not, its text included; None where a size
+    is unknown."""
 
     tokens: NDArray[np.float64]
     flops: float | None
@@ -138,27 +139,41 @@ def named(labels: Sequence[str]) -> str:
     return ", ".join(labels[:NAMED]) + (f" and {more} others" if more > 0 else "")
 
 
-def prompts(found: Entering | None, prompt_tokens: pd.Series[int], geometry: ModelGeometry | None) -> Prompts:
-    """Of the questions with an image. prompt_tokens: of every question, with all visual tokens; 0 where unknown."""
+def prompts(
+    found: Entering | None, prompt_tokens: pd.Series[int], geometry: ModelGeometry | None, early: bool | None = None
+) -> Prompts:
+    """Of the questions with an image. prompt_tokens: of every question, with all visual tokens; 0 where unknown. early:
+    as in `leaves_early`."""
     if found is None:
         return Prompts(np.zeros(0), None, None)
-    text = prompt_tokens.to_numpy(dtype=float)[found.rows] - found.full
+    text = prompt_tokens.to_numpy(dtype=np.int64)[found.rows] - found.full
     flops = full = None
     if geometry is not None and geometry.num_layers == found.layers and (text >= 0).all():
-        flops = prefill_flops(geometry, found.tokens + text[:, None], found.lengths)
-        full = prefill_flops(geometry, (found.full + text)[:, None], np.array([found.layers]))
+        lengths, whole = (found.tokens[:, found.spans] + text[:, None]).T, found.full + text
+        flops = prefill_flops(geometry, lengths, whole, early)
+        full = prefill_flops(geometry, np.broadcast_to(whole, lengths.shape), whole, early)
     return Prompts(found.averages, flops, full)
 
 
-def prefill_flops(geometry: ModelGeometry, lengths: NDArray[np.float64], layers: NDArray[np.intp]) -> float:
-    """Mean over questions of what `cost.flops.prefill` counts; lengths: [questions, S], each over `layers` [S] layers.
+def prefill_flops(
+    geometry: ModelGeometry, lengths: NDArray[np.int64], full: NDArray[np.int64], early: bool | None
+) -> float:
+    """Mean over questions of what `cost.flops.engine_prefill` counts, where early is None of what `prefill` does.
 
-    A layer's FLOPs are a square of its length without a constant, so that two lengths give them for all.
+    lengths: [layers, questions], tokens that enter; full: [questions], of the unpruned prompt.
     """
-    one, two = (decoder_layer(geometry, length, length) for length in (1, 2))
-    square = (two - 2 * one) / 2
-    flops = ((one - square) * lengths + square * lengths**2) @ layers
-    return float(flops.mean()) + lm_head(geometry, 1)
+    if early is None:
+        layers = tuple(decoder_layer(geometry, length, length) for length in lengths)
+    else:
+        layers = engine_layers(geometry, list(lengths), full, early)
+    return float(sum(layer.mean() for layer in layers)) + lm_head(geometry, 1)
+
+
+def leaves_early(manifest: Manifest, label: str) -> bool | None:
+    """Whether pruned rows left inside of the layer before (`Method.early`); None for a run made before the engine left
+    out dead rows at all."""
+    said = manifest.methods.get(label, {}).get("early")
+    return None if said is None else bool(said)
 
 
 def model_sizes(manifest: Manifest) -> ModelGeometry | None:

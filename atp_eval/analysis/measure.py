@@ -16,7 +16,16 @@ from atp_eval.analysis.cautions import disagreements, gaps, not_side_by_side, to
 from atp_eval.analysis.comparisons import Tested, holm, of_estimate, of_scores
 from atp_eval.analysis.efficiency import batch_ratios, batch_times, timing
 from atp_eval.analysis.estimate import mean
-from atp_eval.analysis.fairness import Cost, Fairness, Prompts, compare_budgets, cost_of, model_sizes, prompts
+from atp_eval.analysis.fairness import (
+    Cost,
+    Fairness,
+    Prompts,
+    compare_budgets,
+    cost_of,
+    leaves_early,
+    model_sizes,
+    prompts,
+)
 from atp_eval.analysis.hindsight import Hindsight, ladder_rows, ladders, measure_hindsight
 from atp_eval.analysis.histograms import Asked, TokenUse, token_use
 from atp_eval.analysis.reading import Entry, benchmarks_of, distinct, entries, reference_of, run_names
@@ -163,7 +172,9 @@ def measure(
         frame = frames[e.label] = e.rows(row.name, columns)
         # Traces are most of the bytes: counted at once, so that they need not be held for the rest.
         counts = entering(read_traces(frame.pop("trace")))
-        asked[e.label] = prompts(counts, frame["prompt_tokens"], model_sizes(e.run.manifest))
+        asked[e.label] = prompts(
+            counts, frame["prompt_tokens"], model_sizes(e.run.manifest), leaves_early(e.run.manifest, e.method)
+        )
         tokens[e.label] = Asked(counts, frame["category"]) if counts else None
     found = {e.label: reference_of(e, present) for e in present}
     references = {label: reference.label if reference else None for label, reference in found.items()}

@@ -1,10 +1,10 @@
-"""The exact FLOPs of one answer, by parts."""
+"""The exact FLOPs of one answer, by parts, as the engine runs it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atp_eval.cost.flops import decode, prefill, projector, vision_tower
+from atp_eval.cost.flops import decode, engine_prefill, projector, vision_tower
 from atp_eval.cost.scorer import Prompt
 
 
@@ -12,8 +12,8 @@ from atp_eval.cost.scorer import Prompt
 class Breakdown:
     """FLOPs of one question about one image.
 
-    layers: of each LLM layer while it reads the prompt. scorer: of the method's own choosing, None where nobody counted
-    it. lm_head: of the first new token. decode: of the others, LM head included.
+    layers: of each LLM layer while it reads the prompt, without rows that are dead. scorer: of the method's own
+    choosing, None where nobody counted it. lm_head: of the first new token. decode: of the others, LM head included.
     """
 
     vision_tower: int
@@ -34,10 +34,10 @@ class Breakdown:
         return self.vision_tower + self.projector + self.prefill + (self.scorer or 0) + self.decode
 
 
-def breakdown(prompt: Prompt, scorer: int | None = 0, new: int = 1) -> Breakdown:
-    """What `new` tokens after a prompt cost; scorer: `Method.scorer_flops` of the prompt."""
+def breakdown(prompt: Prompt, scorer: int | None = 0, new: int = 1, early: bool = False) -> Breakdown:
+    """What `new` tokens after a prompt cost. scorer: `Method.scorer_flops` of the prompt; early: `Method.early`."""
     geometry, lengths = prompt.geometry, prompt.lengths
-    read = prefill(geometry, lengths)
+    read = engine_prefill(geometry, lengths, prompt.full, early)
     return Breakdown(
         vision_tower=vision_tower(geometry),
         projector=projector(geometry),

@@ -6,15 +6,26 @@ model runs: LLaMA's three feed-forward matrices, as many key heads as there are,
 LM head. It equals torch's FlopCounterMode. Like that, it counts attention as length x length, although kernels for
 causal attention may skip half of it, and it leaves out norms, softmax, activations and rotary tables.
 
+A pruned prompt can be counted in two ways. `engine_prefill`: what the engine runs, without the work of dead rows
+(`engine/early.py`); budgets, tables and reports show this. `prefill`: every row goes through every layer that it
+enters, as in a plain implementation of the same tokens. For an unpruned prompt they are one.
+
 Lengths are tokens of one sample, whole numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from atp_eval.cost.geometry import ModelGeometry, VisionGeometry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Count = TypeVar("Count", int, "NDArray[np.int64]")  # tokens of one prompt, or of many prompts at once
 
 BF16 = 2  # bytes of a number
 CHANNELS = 3
@@ -64,36 +75,60 @@ class Prefill(NamedTuple):
         return sum(self.layers) + self.lm_head
 
 
-def decoder_layer(geometry: ModelGeometry, queries: int, keys: int) -> int:
-    """FLOPs of one LLM layer for `queries` new tokens that look at `keys` tokens, themselves included."""
+def decoder_layer(
+    geometry: ModelGeometry,
+    entering: Count,
+    keys: Count,
+    queries: Count | None = None,
+    leaving: Count | None = None,
+) -> Count:
+    """FLOPs of one LLM layer, which `entering` new tokens enter and look at `keys` tokens, themselves included.
+
+    Their keys and values are made for all. queries: how many of them look; leaving: how many go through the output
+    projection and the feed-forward network; all, where nothing is said.
+    """
     wide, narrow = geometry.heads * geometry.head_dim, geometry.kv_heads * geometry.head_dim
-    projections = 2 * geometry.hidden * (2 * wide + 2 * narrow)
+    query = output = 2 * geometry.hidden * wide
     feed_forward = 2 * 3 * geometry.hidden * geometry.intermediate
-    return queries * (projections + feed_forward) + 4 * queries * keys * wide
+    asked = entering if queries is None else queries
+    gone_on = entering if leaving is None else leaving
+    made = entering * (2 * 2 * geometry.hidden * narrow) + asked * query
+    return made + 4 * wide * asked * keys + gone_on * (output + feed_forward)
 
 
 def prefill(geometry: ModelGeometry, lengths: Sequence[int], logits: int = 1) -> Prefill:
-    """FLOPs of reading a prompt, layer i of which is entered by `lengths[i]` tokens, text included.
+    """FLOPs of reading a prompt where every row goes through every layer that it enters.
 
-    logits: places that the vocabulary is asked about: `generate` asks at the last one, a plain call of the model at all
-    that are left. A method's own work is not in here. Every row counts in every layer that it enters; `spared`
-    are those of dead rows, which the engine leaves out.
+    lengths: tokens that enter each layer, text included. logits: places that the vocabulary is asked about: `generate`
+    asks at the last one, a plain call of the model at all that are left. A method's own work is not in here.
     """
     layers = tuple(decoder_layer(geometry, length, length) for length in lengths)
     return Prefill(layers, lm_head(geometry, logits))
 
 
-def spared(geometry: ModelGeometry, lengths: Sequence[int], layers: Sequence[int] = ()) -> int:
-    """FLOPs that `prefill` counts and the engine does not run when the next word alone is asked: work of dead rows.
+def engine_prefill(geometry: ModelGeometry, lengths: Sequence[int], full: int, early: bool) -> Prefill:
+    """FLOPs of the engine's reading of one prompt, of which the next word is asked: `prefill` without dead rows.
 
-    layers: of a method that is `early` (`Method.early`), the layers that it prunes before; what goes skips the output
-    projection and the feed-forward network of the layer before. In the last layer all rows but one skip those, their
-    queries and their attention, unless nothing was pruned. Lengths as in `prefill`, of a prompt that was pruned.
+    lengths: as in `prefill`; full: tokens of the prompt before anything was pruned; early: of the method
+    (`Method.early`). The prompt is read by itself: neither padded nor shared with others. A method's own work is not in
+    here.
     """
-    wide, length = geometry.heads * geometry.head_dim, lengths[-1]
-    behind = 2 * geometry.hidden * wide + 2 * 3 * geometry.hidden * geometry.intermediate
-    gone = sum(lengths[layer - 1] - lengths[layer] for layer in layers if layer)
-    return gone * behind + (length - 1) * (behind + 2 * geometry.hidden * wide + 4 * length * wide)
+    return Prefill(engine_layers(geometry, lengths, full, early), lm_head(geometry, 1))
+
+
+def engine_layers(geometry: ModelGeometry, lengths: Sequence[Count], full: Count, early: bool) -> tuple[Count, ...]:
+    """[layers]: those of `engine_prefill`; an array in the place of each number counts many prompts at once.
+
+    Before a prune point of an early method, rows that go no farther leave behind the attention. In the last layer one
+    row alone asks and leaves, unless nothing was pruned at all.
+    """
+    layers: list[Count] = []
+    for now, after in pairwise(lengths):
+        layers.append(decoder_layer(geometry, now, now, leaving=after if early else now))
+    last = lengths[-1]
+    asked = last - (last - 1) * (last < full)
+    layers.append(decoder_layer(geometry, last, last, queries=asked, leaving=asked))
+    return tuple(layers)
 
 
 def decode(geometry: ModelGeometry, lengths: Sequence[int], new: int) -> int:

@@ -28,6 +28,11 @@ class Prompt(NamedTuple):
         """[layers]: tokens that enter each layer, text included."""
         return [count + self.before + self.after for count in self.tokens]
 
+    @property
+    def full(self) -> int:
+        """Tokens of the prompt before anything is pruned, text included."""
+        return self.geometry.cells + self.before + self.after
+
     def read_before(self, layer: int) -> int:
         """Tokens that a method looks at before `layer`: those that entered the layer before, whole before layer 0."""
         return (self.tokens[layer - 1] if layer else self.geometry.cells) + self.before + self.after

@@ -10,12 +10,12 @@ from fractions import Fraction
 from typing import Literal
 
 from atp_eval.cost.calibration import find_calibration
-from atp_eval.cost.flops import kv_bytes, prefill
+from atp_eval.cost.flops import engine_prefill, kv_bytes
 from atp_eval.cost.geometry import Geometry, ModelGeometry
 from atp_eval.errors import UserError, unknown
 
 Kind = Literal["kv", "flops", "time"]
-Meter = Callable[[Sequence[int]], float]
+Meter = Callable[[Sequence[int], bool], float]  # of visual tokens that enter each layer, and `Method.early`
 
 TEXT_TOKENS = 64  # beside the image in the prompt that FLOPs and time are counted for
 SHARE = "%"
@@ -31,7 +31,7 @@ EXAMPLES: dict[Kind, str] = {"kv": "kv=75.6MB", "flops": "flops=30%", "time": "t
 class Target:
     """What a prompt with one image may cost.
 
-    kind: `kv`, bytes of the visual tokens' keys and values in bf16; `flops`, exact FLOPs of the LLM's prefill, with
+    kind: `kv`, bytes of the visual tokens' keys and values in bf16; `flops`, exact FLOPs of the engine's prefill, with
         TEXT_TOKENS tokens of text; `time`, measured seconds of the same. number: of units. unit: a key of UNITS, or "%"
         of what the unpruned prompt costs.
     """
@@ -55,7 +55,7 @@ class Target:
         return Target(self.kind, number, self.unit)
 
     def meter(self, geometry: Geometry) -> Meter:
-        """What a prompt costs, as a function of the visual tokens that enter each layer.
+        """What a prompt costs, as a function of the visual tokens that enter each layer and of `Method.early`.
 
         Raises UserError where the model's sizes are not known, or its time was not measured.
         """
@@ -85,15 +85,17 @@ def parse_target(text: str) -> Target:
 
 
 def _kv_meter(geometry: ModelGeometry) -> Meter:
-    return lambda tokens: kv_bytes(geometry, tokens)
+    return lambda tokens, early: kv_bytes(geometry, tokens)
 
 
 def _flops_meter(geometry: ModelGeometry) -> Meter:
-    return lambda tokens: prefill(geometry, [count + TEXT_TOKENS for count in tokens]).total
+    full = geometry.cells + TEXT_TOKENS
+    return lambda tokens, early: engine_prefill(geometry, [n + TEXT_TOKENS for n in tokens], full, early).total
 
 
 def _time_meter(geometry: ModelGeometry) -> Meter:
-    return find_calibration(geometry).seconds
+    seconds = find_calibration(geometry).seconds
+    return lambda tokens, early: seconds(tokens)
 
 
 _METERS: dict[Kind, Callable[[ModelGeometry], Meter]] = {"kv": _kv_meter, "flops": _flops_meter, "time": _time_meter}

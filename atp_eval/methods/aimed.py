@@ -46,14 +46,14 @@ class Aimed(Method):
         Raises UserError with the nearest target that can be met, and for one above what the full image costs.
         """
         meter = self.target.meter(geometry)
-        full = meter([geometry.cells] * geometry.num_layers)
+        full = meter([geometry.cells] * geometry.num_layers, False)
         limit = self.target.limit(full)
         if limit > full:
             most = self.target.allowing(full, full)
             raise UserError(f"{self.label}: without pruning it is only {most}; ask for {self.target.kind}=100% or less")
         costs = _Costs(self.method, geometry, meter)
         averages = range(1, geometry.cells + 1)
-        start = max((a for a in averages if meter([a] * geometry.num_layers) <= limit), default=1)
+        start = max((a for a in averages if meter([a] * geometry.num_layers, False) <= limit), default=1)
         found = next((a for a in range(start, 0, -1) if costs(a) <= limit), None)
         for average in range(start + 1, geometry.cells + 1):  # rounding may leave room for a little more
             if costs(average) <= limit:
@@ -90,5 +90,5 @@ class _Costs:
             return math.inf
         counts = method.counts()
         if counts is None:
-            return self._meter([average] * self._geometry.num_layers)
-        return self._meter(tokens_per_layer(self._geometry, method.prune_layers, counts))
+            return self._meter([average] * self._geometry.num_layers, method.early)
+        return self._meter(tokens_per_layer(self._geometry, method.prune_layers, counts), method.early)

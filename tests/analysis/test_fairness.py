@@ -19,7 +19,7 @@ from atp_eval.analysis.fairness import like_budgets, model_sizes, prefill_flops,
 from atp_eval.analysis.tokens import Entering, TokenAverages, entering
 from atp_eval.analysis.traces import read_traces
 from atp_eval.cost import KNOWN, Place
-from atp_eval.cost.flops import kv_bytes, prefill
+from atp_eval.cost.flops import engine_prefill, kv_bytes, prefill
 from atp_eval.records import Run
 from atp_eval.trace import KeepTrace, Stage
 
@@ -120,11 +120,26 @@ def test_flops_are_those_of_the_closed_forms_prompt_by_prompt() -> None:
     assert found.full_flops == pytest.approx(np.mean(whole))
 
 
-@given(st.lists(st.integers(1, 3000), min_size=32, max_size=32))
-def test_flops_of_any_lengths_are_the_closed_forms(lengths: list[int]) -> None:
-    sizes = KNOWN["llava-hf/llava-1.5-7b-hf"]
-    found = prefill_flops(sizes, np.array([lengths, lengths[::-1]], dtype=float), np.ones(32, dtype=int))
-    assert found == pytest.approx(prefill(sizes, lengths).total, rel=1e-12)
+def test_a_run_that_says_how_it_read_has_no_flops_of_dead_rows() -> None:
+    """The same two prompts under an engine that leaves out dead rows, with an early method and another."""
+    traces = read(text((2, 100)), None, text((0, 50), merged=4))
+    for early in (True, False):
+        found = prompts(traces, pd.Series([600, 30, 610]), GEOMETRY, early)
+        first = engine_prefill(GEOMETRY, [600] * 2 + [124] * 6, 600, early)
+        second = engine_prefill(GEOMETRY, [54 + 34] * 8, 610, early)
+        assert found.flops == pytest.approx((first.total + second.total) / 2)
+        assert found.full_flops == pytest.approx(np.mean([prefill(GEOMETRY, [n] * 8).total for n in (600, 610)]))
+
+
+@given(st.lists(st.integers(1, 3000), min_size=32, max_size=32), st.booleans())
+def test_flops_of_any_lengths_are_the_closed_forms(lengths: list[int], early: bool) -> None:
+    sizes, counts = KNOWN["llava-hf/llava-1.5-7b-hf"], sorted(lengths, reverse=True)
+    columns, full = np.array([counts, [counts[0]] * 32]).T, np.array([counts[0]] * 2)
+    whole = prefill(sizes, [counts[0]] * 32).total
+    every = prefill_flops(sizes, columns, full, None)
+    assert every == pytest.approx((prefill(sizes, counts).total + whole) / 2, rel=1e-12)
+    found = prefill_flops(sizes, columns, full, early)
+    assert found == pytest.approx((engine_prefill(sizes, counts, counts[0], early).total + whole) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize(("counts", "sizes"), [([0, 0], GEOMETRY), ([600, 600], None), ([600, 20], GEOMETRY)])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from atp_eval.cost import KNOWN, ModelGeometry, Place, VisionGeometry, averages, tokens_per_layer
 from atp_eval.cost.calibration import Calibration, calibration_path, find_calibration, save_calibration
-from atp_eval.cost.flops import prefill
+from atp_eval.cost.flops import engine_prefill
 from atp_eval.engine import model_geometry, prune
 from atp_eval.errors import UserError
 from atp_eval.methods import Geometry, Method, get_method, method_names
@@ -124,12 +124,12 @@ def in_layers(solved: Method, geometry: Geometry) -> list[int]:
     return tokens_per_layer(geometry, solved.prune_layers, counts)
 
 
-def cost(kind: str, geometry: ModelGeometry, tokens: list[int]) -> float:
-    """Of the three kinds of budgets, by the formulas themselves."""
+def cost(kind: str, geometry: ModelGeometry, tokens: list[int], early: bool = False) -> float:
+    """Of the three kinds of budgets, by the formulas themselves; early: of the method."""
     if kind == "kv":
         return sum(tokens) * 2 * 2 * geometry.kv_heads * geometry.head_dim
     if kind == "flops":
-        return prefill(geometry, [count + 64 for count in tokens]).total
+        return engine_prefill(geometry, [count + 64 for count in tokens], geometry.cells + 64, early).total
     return find_calibration(geometry).seconds(tokens)
 
 
@@ -184,9 +184,9 @@ def test_every_method_with_an_average_meets_other_budgets(name: str, budget: str
     solved = get_method(f"{name}@{budget}").solve(LLAVA_7B)
     assert solved.label == f"{name}@{budget}"
     tokens = in_layers(solved, LLAVA_7B)
-    assert cost(kind, LLAVA_7B, tokens) <= limit
+    assert cost(kind, LLAVA_7B, tokens, solved.early) <= limit
     larger = next(more for more in above(name, int(averages(tokens).input)) if more != tokens)
-    assert cost(kind, LLAVA_7B, larger) > limit
+    assert cost(kind, LLAVA_7B, larger, solved.early) > limit
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,14 +205,15 @@ def test_targets_are_met_or_refused_with_a_nearest_that_works(
         solved = get_method(spec).solve(geometry)
     except UserError as error:
         if "The nearest is " in str(error):
-            nearest = get_method(str(error).partition("The nearest is ")[2])
-            least = in_layers(nearest.solve(geometry), geometry)
-            assert cost(kind, geometry, least) > percent / 100 * cost(kind, geometry, [rows * cols] * layers)
+            nearest = get_method(str(error).partition("The nearest is ")[2]).solve(geometry)
+            least = in_layers(nearest, geometry)
+            full = cost(kind, geometry, [rows * cols] * layers)
+            assert cost(kind, geometry, least, nearest.early) > percent / 100 * full
         else:  # a schedule's layers do not fit a model of so few
             assert name == "schedule" and layers < 8
         return
     full = cost(kind, geometry, [rows * cols] * layers)
-    assert cost(kind, geometry, in_layers(solved, geometry)) <= percent * full / 100 * (1 + 1e-12)
+    assert cost(kind, geometry, in_layers(solved, geometry), solved.early) <= percent * full / 100 * (1 + 1e-12)
 
 
 MEASURED = Calibration(HERE, 64, 3, (1, 101, 576), (1.0, 2.0, 10.0))
