@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from atp_eval.generation import FiniteLogits, FirstScores, generation_options, n
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
 from atp_eval.models.clip import ClipText
+from atp_eval.recorded import Recorded
 from atp_eval.records import SampleRecord, asked_text
 from atp_eval.writer import RunWriter
 
@@ -54,21 +55,26 @@ class Answerer:
             for name in {method.text_tower for method in methods.values()}
             if name is not None
         }
-        self.records: dict[tuple[str, str], dict[int, SampleRecord]] = {}
+        self.kept = Recorded(writer)
         self.batches = 0
 
-    def recorded(self, method: str, benchmark: str) -> dict[int, SampleRecord]:
-        """What is answered already, by doc_id, in this process or by an earlier one in the same run folder."""
-        key = (method, benchmark)
-        if key not in self.records:
-            self.records[key] = self.writer.done(*key) if self.writer else {}
-            self.progress(len(self.records[key]))
-        return self.records[key]
+    def documents(self, method: str, benchmark: str) -> Set[int]:
+        """The doc_ids answered already, in this process or by an earlier one in the same run folder."""
+        known = self.kept.knows(method, benchmark)
+        found = self.kept.documents(method, benchmark)
+        if not known:
+            self.progress(len(found))
+        return found
+
+    def recorded(self, method: str, benchmark: str) -> Mapping[int, SampleRecord]:
+        """All that is known of the answers, by doc_id; they are read from the run folder, if there is one."""
+        self.documents(method, benchmark)
+        return self.kept.records(method, benchmark)
 
     def answer(self, asks: Sequence[Ask]) -> None:
         """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
         for batch in batches(asks, self.batch_size):
-            missing = [m for m in self.methods if any(a.doc_id not in self.recorded(m, a.benchmark) for a in batch)]
+            missing = [m for m in self.methods if any(a.doc_id not in self.documents(m, a.benchmark) for a in batch)]
             if missing:
                 self._answer_batch(batch, missing)
 
@@ -149,6 +155,7 @@ class Answerer:
             asked=[x.ask.info.cells for x in ready],
             vision=(states := joined([p for p in pictures if p is not None])),
             relevance=self._relevance(ready, method, states),
+            pictures=[x.image_id for x in ready],
         ) as pruned:
             output = self.bundle.generate(inputs, logits_processor=[finite, first], stopping_criteria=stops, **options)
         seconds, peak = (self._now() - start) / len(ready), self._peak()
@@ -210,15 +217,7 @@ class Answerer:
 
     def _keep(self, records: list[SampleRecord]) -> None:
         """Remember, and write, what was not recorded before (a resumed batch is answered whole, as it was at first)."""
-        new = []
-        for record in records:
-            known = self.records[record.method, record.benchmark]
-            if record.doc_id not in known:
-                known[record.doc_id] = record
-                new.append(record)
-        if self.writer:
-            self.writer.append(new)
-        self.progress(len(new))
+        self.progress(self.kept.add(records))
 
     def _keep_images(self, ready: list[Loaded]) -> None:
         """Keep the pictures of the first documents of each benchmark, as the model saw them."""

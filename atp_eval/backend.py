@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from atp_eval.documents import DocInfo
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
 from atp_eval.models import ImageMode, PromptStyle, load_model
-from atp_eval.records import SAMPLES, SampleRecord, slug
+from atp_eval.records import SAMPLES, slug
+from atp_eval.rows import Answer
 from atp_eval.writer import RunWriter
 
 
@@ -43,17 +44,22 @@ class Answering(lmms):
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests; a failed sample's text is empty, its error is in the records."""
-        asks = [self._ask(request) for request in requests]
-        self.answerer.answer(asks)
-        records = [self.answerer.recorded(self.method, ask.benchmark)[ask.doc_id] for ask in asks]
-        failed = [r for r in records if r.error]
+        names = [(_benchmark_name(request), int(request.args[3])) for request in requests]
+        asked: dict[str, set[int]] = {}
+        for name, doc in names:
+            asked.setdefault(name, set()).add(doc)
+        if any(docs - self.answerer.documents(m, name) for m in self.answerer.methods for name, docs in asked.items()):
+            self.answerer.answer([self._ask(request) for request in requests])
+        found = {name: self.answerer.kept.answers(self.method, name) for name in asked}
+        answers = [found[name][doc] for name, doc in names]
+        failed = [(name, answer) for (name, _), answer in zip(names, answers, strict=True) if answer.error]
         if failed:
             self.answerer.say(
-                f"{len(failed)} of {len(records)} samples failed with {self.method}, first "
-                f"{failed[0].benchmark}/{failed[0].doc_id}: {failed[0].error}"
+                f"{len(failed)} of {len(answers)} samples failed with {self.method}, first "
+                f"{failed[0][0]}/{failed[0][1].doc_id}: {failed[0][1].error}"
             )
-        report_throughput(records)
-        return [GenerationResult(r.response or "", TokenCounts(r.prompt_tokens, r.new_tokens)) for r in records]
+        report_throughput(answers)
+        return [GenerationResult(a.response or "", TokenCounts(a.prompt_tokens, a.new_tokens)) for a in answers]
 
     def _ask(self, request: Instance) -> Ask:
         text, options, doc_to_visual, doc_id, task, split = request.args
@@ -63,7 +69,7 @@ class Answering(lmms):
         is_valid: Callable[[str], bool] = bool
         if benchmark:
             is_valid = partial(is_valid_answer, benchmark, options=info.options)
-        name = benchmark.name if benchmark else task
+        name = _benchmark_name(request)
         images = partial(self._images, doc_to_visual, task, split, doc_id)
         return Ask(name, doc_id, text, images, dict(options), info, is_valid)
 
@@ -134,6 +140,7 @@ class AtpEval(Answering):
         return self.answerer.bundle.model.config
 
 
+@cache
 def benchmark_of(task: str) -> Benchmark | None:
     """The benchmark behind the name of an lmms-eval task, ours or theirs; None for a task that the table lacks."""
     for benchmark in BENCHMARKS.values():
@@ -143,6 +150,13 @@ def benchmark_of(task: str) -> Benchmark | None:
         if task in names:
             return benchmark
     return None
+
+
+def _benchmark_name(request: Instance) -> str:
+    """Under which a request is recorded: our benchmark's, else the task's."""
+    task: str = request.args[4]
+    benchmark = benchmark_of(task)
+    return benchmark.name if benchmark else task
 
 
 def without_media(dataset: Dataset) -> Dataset:
@@ -156,7 +170,7 @@ def without_media(dataset: Dataset) -> Dataset:
     return dataset.remove_columns([name for name, feature in dataset.features.items() if is_media(feature)])
 
 
-def report_throughput(records: Sequence[SampleRecord]) -> None:
+def report_throughput(records: Sequence[Answer]) -> None:
     """What lmms-eval shows as throughput."""
     seconds = sum(r.seconds + r.vision_seconds for r in records)
     tokens = sum(r.new_tokens for r in records)

@@ -157,12 +157,17 @@ def read_samples(path: Path) -> Iterator[SampleRecord]:
         for number, line in enumerate(f, 1):
             if not line.endswith("\n"):
                 return  # torn by a kill; `repair` removes it before the next append
-            try:
-                row = json.loads(line)
-                check_schema(row, f"{path}:{number}")
-                yield SampleRecord.model_validate(row)
-            except (json.JSONDecodeError, ValidationError, AttributeError) as error:
-                raise UserError(f"{path}:{number} is no sample record ({one_line(error)}). Delete the line.") from None
+            yield parse_sample(line, f"{path}:{number}")
+
+
+def parse_sample(line: str | bytes, where: str) -> SampleRecord:
+    """The record of a line. Raises UserError where it is none, or one of another schema version."""
+    try:
+        row = json.loads(line)
+        check_schema(row, where)
+        return SampleRecord.model_validate(row)
+    except (json.JSONDecodeError, ValidationError, AttributeError) as error:
+        raise UserError(f"{where} is no sample record ({one_line(error)}). Delete the line.") from None
 
 
 def check_schema(data: dict[str, Any], where: object) -> None:

@@ -22,7 +22,8 @@ from atp_eval.errors import TaskFailure, UserError
 from atp_eval.manifest import make_manifest, method_info
 from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, load_model
-from atp_eval.records import MANIFEST, Result, SampleRecord, read_run
+from atp_eval.records import MANIFEST, Result, read_run
+from atp_eval.rows import Answer
 from atp_eval.writer import RunWriter
 
 
@@ -115,17 +116,18 @@ def evaluate(
                             raise
                         failures.append(str(failure))
                         continue
-                    records = [answerer.recorded(method, b.name)[i] for i in found.samples]
-                    writer.finish(make_result(config, b, method, found, records), found.samples)
+                    answers = answerer.kept.answers(method, b.name)
+                    scored = [answers[i] for i in found.samples]
+                    writer.finish(make_result(config, b, method, found, scored), found.samples)
         seconds = manifest.seconds + time.perf_counter() - began
         writer.write_manifest(manifest.model_copy(update={"finished": not failures, "seconds": seconds}))
     return Finished(config.run_folder(), failures)
 
 
 def make_result(
-    config: RunConfig, benchmark: Benchmark, method: str, found: driver.Scored, records: Sequence[SampleRecord]
+    config: RunConfig, benchmark: Benchmark, method: str, found: driver.Scored, answers: Sequence[Answer]
 ) -> Result:
-    """A method's score on a benchmark, as results.json keeps it; `records` are those of the scored documents."""
+    """A method's score on a benchmark, as results.json keeps it; `answers` are those to the scored documents."""
     return Result(
         method=method,
         benchmark=benchmark.name,
@@ -133,9 +135,9 @@ def make_result(
         metric=benchmark.metric,
         score=found.score,
         scale=benchmark.scale_of(config.resolved_suite),
-        samples=len(records),
-        errors=sum(r.error is not None for r in records),
-        invalid=sum(r.invalid for r in records),
+        samples=len(answers),
+        errors=sum(a.error is not None for a in answers),
+        invalid=sum(a.invalid for a in answers),
         metrics=found.metrics,
     )
 

@@ -1,16 +1,15 @@
-"""Writing a run folder: one process at a time, flushed batch by batch, so that a kill loses at most a batch."""
+"""Writing a run folder: one process at a time; the system has each batch at once, so that a kill loses at most one."""
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from atp_eval.errors import TaskFailure, UserError
@@ -26,6 +25,9 @@ from atp_eval.records import (
     read_samples,
     slug,
 )
+from atp_eval.rows import Answer, read_answers, read_columns, write_parquet
+
+SYNC_SECONDS = 1.0  # a crash of the machine (not of the process: see `append`) loses what was answered since
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -53,13 +55,17 @@ class RunWriter:
     >>> with RunWriter(path) as run:
     ...     run.append([record, ...])
 
+    beside: another run folder, whose answers count as there; it is read only.
+
     Raises UserError when another process holds the folder or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, beside: Path | None = None) -> None:
+        self.path, self.beside = path, beside
         self.broken = False
         self._files: dict[Path, IO[str]] = {}
+        self._unsynced: set[Path] = set()
+        self._synced = time.monotonic()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / ".lock", timeout=0)
@@ -83,8 +89,10 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(TaskFailure):  # a full disk was reported by `append` already
+            self._sync()
         for f in self._files.values():
-            with suppress(OSError):  # a full disk was reported by `append` already
+            with suppress(OSError):
                 f.close()
         self._lock.release()
 
@@ -92,17 +100,34 @@ class RunWriter:
         """Where one method's rows of one benchmark lie."""
         return self.path / slug(method) / benchmark
 
-    def done(self, method: str, benchmark: str) -> dict[int, SampleRecord]:
-        """Records by doc_id that an earlier run left, after the repair of a torn last line."""
-        path = self.folder(method, benchmark) / SAMPLES
-        if not path.exists():
-            return {}
-        repair(path)
-        return {r.doc_id: r for r in read_samples(path)}
+    def documents(self, method: str, benchmark: str) -> set[int]:
+        """The doc_ids that are recorded, here or beside, after the repair of a torn last line."""
+        found: set[int] = set()
+        for path in self._samples(method, benchmark):
+            found.update(read_columns(path, ["doc_id"])["doc_id"].to_pylist())
+        return found
+
+    def answers(self, method: str, benchmark: str) -> dict[int, Answer]:
+        """What scoring needs of every record here or beside, by doc_id."""
+        return {key: row for path in self._samples(method, benchmark) for key, row in read_answers(path).items()}
+
+    def records(self, method: str, benchmark: str) -> dict[int, SampleRecord]:
+        """All of every record here or beside, by doc_id."""
+        return {r.doc_id: r for path in self._samples(method, benchmark) for r in read_samples(path)}
+
+    def _samples(self, method: str, benchmark: str) -> Iterator[Path]:
+        """The files of a cell, beside first; what this process is writing is on the disk then."""
+        if self.beside and (path := self.beside / slug(method) / benchmark / SAMPLES).exists():
+            yield path
+        if (path := self.folder(method, benchmark) / SAMPLES).exists():
+            if path not in self._files:
+                repair(path)
+            yield path
 
     def append(self, records: Iterable[SampleRecord]) -> None:
-        """Write rows and flush them to the disk. Raises TaskFailure when the disk refuses them."""
-        touched = set()
+        """Write rows and hand them to the system, which has them then, even if this process is killed; once a second
+        it puts them on the disk. Raises TaskFailure when the disk refuses them.
+        """
         with self._disk():
             for record in records:
                 path = self.folder(record.method, record.benchmark) / SAMPLES
@@ -110,10 +135,19 @@ class RunWriter:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     self._files[path] = path.open("a", encoding="utf-8")
                 self._files[path].write(record.model_dump_json() + "\n")
-                touched.add(path)
-            for path in touched:
+                self._unsynced.add(path)
+            for path in self._unsynced:
                 self._files[path].flush()
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Put on the disk what the system has."""
+        with self._disk():
+            for path in self._unsynced:
                 os.fsync(self._files[path].fileno())
+        self._unsynced.clear()
+        self._synced = time.monotonic()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -149,12 +183,9 @@ class RunWriter:
     def finish(self, result: Result, scores: dict[int, float]) -> None:
         """Write results.json, and the rows with their scores (by doc_id) as parquet."""
         folder = self.folder(result.method, result.benchmark)
-        rows = self.done(result.method, result.benchmark)
-        table = pd.DataFrame([r.model_dump() for _, r in sorted(rows.items()) if r.doc_id in scores])
-        table["trace"] = [json.dumps(t) if t else None for t in table["trace"]]
-        table["score"] = [scores[i] for i in table["doc_id"]]
         temporary = folder / f".{PARQUET}.{os.getpid()}"
         with self._disk():
-            table.to_parquet(temporary, index=False)
+            self._sync()
+            write_parquet(folder / SAMPLES, temporary, scores)
             os.replace(temporary, folder / PARQUET)
             write_atomically(folder / RESULT, result.model_dump_json(indent=1))

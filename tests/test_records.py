@@ -73,7 +73,7 @@ def test_any_text_survives_the_file(question: str, target: str, response: str) -
         except Exception:  # lone surrogates cannot come from a tokenizer
             return
         run.append([written])
-        assert run.done("fastv@144", "gqa") == {0: written}
+        assert run.records("fastv@144", "gqa") == {0: written}
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -84,9 +84,9 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_stays(tmp_path: Path, cut: int
     path.write_bytes(path.read_bytes()[:-cut])
     assert len(list(read_samples(path))) == 2  # reading alone changes nothing
     with RunWriter(tmp_path) as run:
-        assert set(run.done("fastv@144", "gqa")) == {0, 1}
+        assert set(run.records("fastv@144", "gqa")) == {0, 1}
         run.append([record(2)])
-        assert set(run.done("fastv@144", "gqa")) == {0, 1, 2}
+        assert set(run.records("fastv@144", "gqa")) == {0, 1, 2}
     assert repair(path) == 0
 
 
@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_answered(tmp_path: Path) ->
             run.append([record(1)])
         assert run.broken
     with RunWriter(tmp_path) as run:
-        assert set(run.done("fastv@144", "gqa")) == {0}
+        assert set(run.records("fastv@144", "gqa")) == {0}
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_forgetting_starts_over(tmp_path: Path) -> None:
         run.append([record(0)])
     with RunWriter(tmp_path) as run:
         run.forget("fastv@144", "gqa")
-        assert run.done("fastv@144", "gqa") == {}
+        assert run.records("fastv@144", "gqa") == {}
 
 
 @given(st.text(min_size=1))
