@@ -56,6 +56,7 @@ class Prefill:
         self.shared: Sharing | None = None
         if given.pictures is not None and beams == 1:
             self.shared = sharing(prompts, input_ids, given.pictures)
+        self.began_shared = self.shared is not None
         self.has_image = prompts.has_image[::beams]
         self._prompts = prompts
         self._input_ids = input_ids

@@ -209,12 +209,20 @@ class Pruned:
         self._passage.all_asked = any(
             kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions")
         )
+        prefill = self._prefill
         if self._passage.reading:
             self._look(kwargs["inputs_embeds"])
-        if self._passage.reading or self._prefill is None or kwargs.get("position_ids") is not None:
+            if prefill is None or prefill.shared is None:
+                return None
+            kwargs["position_ids"] = prefill.start.places  # padding not counted: what is shared stands at one place
+            return args, kwargs
+        if prefill is None or kwargs.get("position_ids") is not None:
             return None
         embeds, fed = kwargs["inputs_embeds"], self._fed(kwargs["past_key_values"])
-        kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
+        if prefill.began_shared:
+            kwargs["position_ids"] = prefill.start.places_after(fed, embeds.shape[1])
+        else:
+            kwargs["position_ids"] = torch.arange(fed, fed + embeds.shape[1], device=embeds.device)[None]
         return args, kwargs
 
     def _look(self, embeddings: Tensor) -> None:

@@ -43,6 +43,10 @@ class Bins(Method):
     rows: int | None = None
     cols: int | None = None
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         name, rows, cols = self.name, self.rows, self.cols

@@ -77,6 +77,10 @@ class DivPrune(BeforeLLM):
     default_share: ClassVar[float | None] = 0.098
     ratio: float | None = None
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ratio is not None and not 0 < self.ratio <= 1:

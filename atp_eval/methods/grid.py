@@ -66,6 +66,10 @@ class Grid(SinglePoint):
     name: ClassVar[str] = "grid"
 
     @property
+    def reads_question(self) -> bool:
+        return False
+
+    @property
     def early(self) -> bool:
         return True
 

@@ -64,6 +64,10 @@ class PruMerge(Method):
     positions: Numbering = "contiguous"
     tokens: int | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [x for x in (self.average, self.keep, self.ratio) if x is not None]

@@ -69,6 +69,10 @@ class Schedule(Method):
         assert self.layers is not None, "solve() first"
         return self.layers
 
+    @property
+    def reads_question(self) -> bool:
+        return self.score not in ("self", "grid")  # the picture stands before the question: its tokens see none of it
+
     def solve(self, geometry: Geometry) -> Schedule:
         layers = self.layers or tuple(sorted({scale_layer(i, geometry.num_layers) for i in (4, 14, 24)}))
         for layer in layers:

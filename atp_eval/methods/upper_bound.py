@@ -18,6 +18,10 @@ class UpperBound(Method):
 
     name: ClassVar[str] = "upper_bound"
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         if self.average is not None:
             raise UserError(f"upper_bound@{self.average}: the upper bound prunes nothing and takes no budget")

@@ -104,6 +104,10 @@ class VisionZip(BeforeLLM):
     contextual: int | None = None
     rule: Rule = "code"
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def solve(self, geometry: Geometry) -> Self:
         check_cls(self.label, geometry)
         solved = super().solve(geometry)

@@ -73,6 +73,10 @@ class VisPruner(BeforeLLM):
     needs: ClassVar[frozenset[Need]] = frozenset({"vision"})
     important_ratio: float = 0.5
 
+    @property
+    def reads_question(self) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.important_ratio <= 1:

@@ -97,8 +97,7 @@ def cache_lengths(prune: Prune, model: Any, spec: Spec, batch: Batch, steps: int
     with prune(model, spec) as pruned:
         cache = answer(model, batch, steps).cache
         traces = pruned.traces
-    text = [len(row) - (0 if image is None else 36) for row, image in zip(batch.rows, batch.images, strict=True)]
-    per_layer = np.stack([trace.tokens_per_layer() for trace in traces]) + np.array(text)[:, None]
+    per_layer = np.stack([trace.tokens_per_layer() for trace in traces]) + np.array(text_tokens(batch))[:, None]
     assert [layer.keys.shape[2] for layer in cache.layers] == (per_layer.max(0) + steps - 1).tolist()
 
 
@@ -170,18 +169,74 @@ def without_dead_rows(prune: Prune, model: Any, spec: Spec, batch: Batch, **mode
     assert old_rows == [(padded(row), padded(row)) for row in tokens]
     unpruned = [len(row) for row in batch.rows]
     inside = [packed(row) if row != unpruned else padded(row) for row in tokens]
-    through = [*inside]
-    if pruned.method.early:
-        through = [inside[i + 1] if i + 1 in pruned.method.prune_layers else n for i, n in enumerate(inside)]
+    through = left_early(pruned, inside)
     through[-1] = len(names) if tokens[-1] != unpruned else through[-1]
     assert rows == [(n, n) for n in through]
 
 
+def shared(model: Any) -> tuple[Batch, list[str | None]]:
+    """Prompts of unequal lengths about three pictures, one of them asked about once, two words, and names of the
+    pictures; one begins with other words than the others about its picture."""
+    batch = make_batch((5, 9), (5, 3), 20, (5, 14), (5, 6), (5, 1), (5, 2), (4, 7), dtype=model.dtype)
+    assert batch.pixels is not None
+    names: list[str | None] = ["a", "b", None, "a", "c", "b", "a", "a"]
+    first = {name: batch.images[names.index(name)] for name in names if name is not None}
+    pixels = torch.stack([batch.pixels[first[name]] for name in names if name is not None])  # type: ignore[index]
+    ids, rows = batch.ids.clone(), [row.clone() for row in batch.rows]
+    for at, name in enumerate(names):
+        if name is not None and at != 7:
+            rows[at][:5] = rows[0][:5]
+            ids[at, ids.shape[1] - len(rows[at]) :] = rows[at]
+    return Batch(ids, batch.mask, pixels, rows, batch.images), names
+
+
+def shared_beginnings(prune: Prune, model: Any, spec: Spec) -> None:
+    """8: what prompts about one picture begin with is read once, and each is answered as alone."""
+    batch, pictures = shared(model)
+    names = [f"sample {i}" for i in range(len(batch.rows))]
+    asked = [ASKED] * len(names)
+    with prune(model, spec, sample_ids=names, asked=asked, pictures=pictures) as pruned:
+        together, traces = answer(model, batch), [trace.to_json() for trace in pruned.traces]
+        with rows_of_work(model) as rows, torch.no_grad():
+            every = model(**batch.inputs()).logits
+        tokens = tokens_per_row(pruned, batch)
+        for row, name in enumerate(names):
+            pruned.sample_ids, pruned.asked, pruned.pictures = [name], [ASKED], None
+            alone = answer(model, batch.single(row))
+            assert torch.equal(together.tokens[row], alone.tokens[0])
+            assert together.logits is not None and alone.logits is not None
+            torch.testing.assert_close(together.logits[row], alone.logits[0], rtol=0, atol=1e-5)
+            assert traces[row] == pruned.trace.to_json()
+            with torch.no_grad():
+                own = model(**batch.single(row).inputs()).logits[0]
+            torch.testing.assert_close(every[row, -len(own) :], own, rtol=0, atol=1e-5)
+    unpruned, text = [len(row) for row in batch.rows], text_tokens(batch)
+    inside = []
+    for index, row in enumerate(tokens):
+        read = pruned.method.reads_question and any(layer <= index for layer in pruned.method.prune_layers)
+        alone_in = packed(row) if row != unpruned else padded(row)
+        again = sum(5 + row[i] - text[i] for i in (3, 5, 6))  # rows that begin like an earlier one
+        inside.append(alone_in if read else sum(row) - again)
+    assert rows == [(n, n) for n in left_early(pruned, inside)]
+
+
+def left_early(pruned: Any, inside: list[int]) -> list[int]:
+    """Rows behind the attention of each layer, from those in it."""
+    if not pruned.method.early:
+        return [*inside]
+    return [inside[i + 1] if i + 1 in pruned.method.prune_layers else n for i, n in enumerate(inside)]
+
+
+def text_tokens(batch: Batch) -> list[int]:
+    """Of each prompt."""
+    return [len(row) - (0 if image is None else 36) for row, image in zip(batch.rows, batch.images, strict=True)]
+
+
 def tokens_per_row(pruned: Any, batch: Batch) -> list[list[int]]:
     """Tokens that enter each layer, text included: [layers][rows]."""
-    text = [len(row) - (0 if image is None else 36) for row, image in zip(batch.rows, batch.images, strict=True)]
-    visual = np.stack([trace.tokens_per_layer() for trace in pruned.traces]) if pruned.traces else []
-    return (np.array(visual) + np.array(text)[:, None]).T.tolist()  # type: ignore[no-any-return]
+    visual = np.stack([trace.tokens_per_layer() for trace in pruned.traces])
+    found: list[list[int]] = (visual + np.array(text_tokens(batch))[:, None]).T.tolist()
+    return found
 
 
 def padded(tokens: list[int]) -> int:
@@ -202,7 +257,9 @@ def rows_of_work(model: Any) -> Iterator[list[tuple[int, int]]]:
     with ExitStack() as stack:
         for layer in model.model.language_model.layers:
             project, feed = layer.self_attn.o_proj, layer.mlp
-            stack.callback(project.register_forward_hook(lambda m, a, out: projected.append(out.shape[:2].numel())).remove)
+            stack.callback(
+                project.register_forward_hook(lambda m, a, out: projected.append(out.shape[:2].numel())).remove
+            )
             stack.callback(
                 feed.register_forward_hook(lambda m, a, out: rows.append((projected[-1], out.shape[:2].numel()))).remove
             )
@@ -223,6 +280,8 @@ def all_proofs(prune: Prune) -> None:
     batch_equals_singles(prune, model, PRUNING[1], batch, num_beams=2)
     for spec in (*PRUNING[:4], PRUNING[6]):
         without_dead_rows(prune, model, spec, batch)
+    for spec in ("upper_bound", *PRUNING[:6:2], *PRUNING[5:]):
+        shared_beginnings(prune, model, spec)
     for spec in PRUNING[:2]:
         cache_lengths(prune, model, spec, batch)
         written_once(prune, model, spec, batch)

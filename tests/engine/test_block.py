@@ -11,7 +11,7 @@ from torch import nn
 from transformers import StaticCache
 
 from atp_eval.engine import prune
-from atp_eval.engine.attention import _readers
+from atp_eval.engine.attention import _coming
 from atp_eval.engine.prefill import Prefill
 from atp_eval.errors import UserError
 from engine.proofs import PRUNING, mixed
@@ -25,7 +25,7 @@ def model() -> Any:
 
 def attached(model: nn.Module) -> dict[str, Any]:
     """Everything that a block could leave on a model."""
-    state: dict[str, Any] = {"readers": len(_readers)}
+    state: dict[str, Any] = {"readers": len(_coming)}
     for name, module in model.named_modules():
         state[name] = (set(vars(module)), len(module._forward_pre_hooks), len(module._forward_hooks))
         if hasattr(module, "config"):

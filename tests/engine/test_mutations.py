@@ -25,9 +25,9 @@ MUTANTS = {
     ),
     "padding is forgotten when the prompt is read": ("attention.py", "if layout.padded:", "if layout.padded and past:"),
     "prunes one layer too late": (
-        "prune.py",
-        "if index in self.method.prune_layers and",
-        "if index - 1 in self.method.prune_layers and",
+        "passage.py",
+        "prunes = index in self.method.prune_layers",
+        "prunes = index - 1 in self.method.prune_layers",
     ),
     "scores count keys of the padding": ("scores.py", " & valid[:, None, :]", ""),
     "scores look ahead": ("scores.py", "<= places[..., None])", "<= length)"),
@@ -68,12 +68,12 @@ MUTANTS = {
         "self.cell",
     ),
     "gaps are not closed": (
-        "prune.py",
-        "prefill.rotary = self._text_model.rotary_emb(like, position_ids=prefill.layout.places)",
+        "passage.py",
+        "prefill.rotary = self.text_model.rotary_emb(like, position_ids=prefill.layout.places)",
         "pass",
     ),
     "later tokens count the gaps": (
-        "prune.py",
+        "passage.py",
         'kwargs["position_embeddings"] = self._rotary(index, hidden, cache)',
         "pass",
     ),
@@ -95,7 +95,7 @@ MUTANTS = {
     "later positions count the short cache": ("prune.py", "hook(self._text_model, self._enter_text_model)", "pass"),
     "what leaves early leaves its residual": (
         "early.py",
-        "_finish(layer, gather(hidden, chosen[0]), attended)",
+        "_finish(layer, take(hidden, chosen[0]), attended)",
         "_finish(layer, hidden[:, -attended.shape[1] :], attended)",
     ),
     "the last row looks at itself alone": (
@@ -104,9 +104,9 @@ MUTANTS = {
         "past_key_values.update(key, value, module.layer_idx)\n        key, value = key[:, :, -1:], value[:, :, -1:]",
     ),
     "the last row sees padding": (
-        "prune.py",
-        "mask = layer_mask(self._text_model.config, prefill.layout, 1, length - 1, hidden)",
-        "mask = None",
+        "passage.py",
+        "return early.last_row(layer, hidden, mask, packing, **kwargs)",
+        "return early.last_row(layer, hidden, None, packing, **kwargs)",
     ),
     "the last layer caches its last row alone": (
         "early.py",
@@ -114,15 +114,39 @@ MUTANTS = {
         "past_key_values.update(key[:, :, -1:], value[:, :, -1:], module.layer_idx)",
     ),
     "rows leave where hidden states are to be merged": (
-        "prune.py",
-        "if self.method.early and early.known",
-        "if early.known",
+        "passage.py",
+        "if self.method.early and index",
+        "if index",
     ),
-    "dead rows are worked on": ("prune.py", "if self.method.early and early.known", "if False and early.known"),
+    "dead rows are worked on": ("passage.py", "if self.method.early and index", "if False and index"),
     "one row is left where all are asked for": (
+        "passage.py",
+        "if not self.last_only or self.all_asked",
+        "if self.all_asked",
+    ),
+    "questions see nothing of what they share": (
+        "attention.py",
+        "if span.seen_before:",
+        "if False:",
+    ),
+    "what is shared counts padding": (
         "prune.py",
-        "or not (self._reading and self._last_only)",
-        "or not self._reading",
+        'kwargs["position_ids"] = prefill.start.places  #',
+        "pass  #",
+    ),
+    "what is shared stays shared": ("prefill.py", "None if method.reads_question else", ""),
+    "nothing is shared": ("prefill.py", "self.shared = sharing(prompts, input_ids, given.pictures)", "pass"),
+    "other words before the picture are not looked at": ("packed.py", "beginning.tobytes()", "b''"),
+    "nothing is packed": ("packed.py", "WORTH = 0.9", "WORTH = 0"),
+    "rows of the cache are packed": (
+        "packed.py",
+        "self.cache.update(self.packing.heads(key), self.packing.heads(value), layer, *args, **kwargs)",
+        "self.cache.update(key, value, layer, *args, **kwargs)",
+    ),
+    "packed rows leave from the wrong place": (
+        "packed.py",
+        "flat = old.places.gather(1, index)",
+        "flat = index + length * torch.arange(len(index), device=index.device)[:, None]",
     ),
     "the longest row is cut": ("layout.py", "[:, -max(lengths) :]", "[:, -min(lengths) :]"),
 }
@@ -135,7 +159,7 @@ def mutated(folder: Path, name: str, file: str, old: str, new: str) -> Any:
     for source in Path(atp_eval.engine.__file__).parent.glob("*.py"):
         text = source.read_text().replace("atp_eval.engine", name)
         if source.name == "attention.py":
-            text = text.replace('"atp_eval_read"', f'"{name}"')  # registered under a name of its own
+            text = text.replace('"atp_eval_once"', f'"{name}"')  # registered under a name of its own
         if source.name == file:
             assert text.count(old) == 1, f"{old!r} is no longer in {file}: adapt the mutant"
             text = text.replace(old, new)
