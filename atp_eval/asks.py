@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from atp_eval.documents import DocInfo
 from atp_eval.encoded import Encoded
 from atp_eval.records import one_line
 
-WINDOW = 32  # batches among which questions are sorted by length; wider would tear questions about one image apart
+WINDOW = 32  # batches among which questions are sorted by length; wider would read pictures far from their order
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,58 @@ class Loaded:
 
 
 def batches(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:
-    """Questions with equal generation settings, sorted by length within windows; the same batches at every call."""
+    """Questions with equal generation settings, those about one picture together; the same batches at every call.
+
+    Which questions show one picture is taken from `DocInfo.image_key`, for which no picture is decoded; it only
+    arranges: whether pictures are the same is known by their pixels later. A picture's questions are torn apart only
+    where they are more than `size`; a batch that would have to tear some stays smaller. Within windows the longest come
+    first, so that there is little padding, and what does not fit in memory is known early.
+    """
     groups: dict[str, list[Ask]] = {}
     for ask in asks:
         groups.setdefault(repr(sorted(ask.options.items())), []).append(ask)
     for group in groups.values():
-        for start in range(0, len(group), size * WINDOW):
-            window = sorted(group[start : start + size * WINDOW], key=lambda a: len(a.text), reverse=True)
-            for i in range(0, len(window), size):
-                yield window[i : i + size]
+        window: list[list[Ask]] = []
+        room = WINDOW * size
+        for piece in pieces(group, size):
+            window.append(piece)
+            room -= len(piece)
+            if room <= 0:
+                yield from filled(window, size)
+                window, room = [], WINDOW * size
+        yield from filled(window, size)
+
+
+def pieces(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:
+    """The questions about each picture, longest first, at most `size` of them; in the order of their first ones."""
+    pictures: dict[str, list[Ask]] = {}
+    for ask in asks:
+        key = ask.name if ask.info.image_key is None else f"picture {ask.info.image_key}"
+        pictures.setdefault(key, []).append(ask)
+    for about in pictures.values():
+        about.sort(key=length, reverse=True)
+        for i in range(0, len(about), size):
+            yield about[i : i + size]
+
+
+def filled(found: Sequence[list[Ask]], size: int) -> Iterator[list[Ask]]:
+    """Whole pieces put together into batches: always the longest one that still fits."""
+    by_count: dict[int, deque[tuple[int, list[Ask]]]] = {}  # each in rising order of rank
+    for rank, piece in enumerate(sorted(found, key=lambda piece: length(piece[0]), reverse=True)):
+        by_count.setdefault(len(piece), deque()).append((rank, piece))
+    while by_count:
+        batch: list[Ask] = []
+        while fitting := [count for count in by_count if len(batch) + count <= size]:
+            count = min(fitting, key=lambda count: by_count[count][0][0])
+            batch += by_count[count].popleft()[1]
+            if not by_count[count]:
+                del by_count[count]
+        yield batch
+
+
+def length(ask: Ask) -> int:
+    """By which questions are sorted."""
+    return len(ask.text)
 
 
 def load(ask: Ask) -> Loaded:

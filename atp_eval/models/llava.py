@@ -69,29 +69,52 @@ class Bundle:
         pixels: Tensor = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return pixels
 
-    @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """[n, V, D]: projected features, so that methods and questions can share one pass of the vision tower."""
-        output = self.model.get_image_features(pixel_values=self.pixels(images).to(self.device, self.dtype))
-        return torch.stack(list(output.pooler_output))
+        return self.encode_pixels(self.pixels(images))
 
     def encode_with_states(self, images: Sequence[Image.Image]) -> tuple[Tensor, VisionStates]:
         """Like `encode`, and what methods that look at the vision tower are shown of it (`prune(..., vision=)`)."""
+        return self.encode_pixels_with_states(self.pixels(images))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """`encode` of what `pixels` made."""
+        output = self.model.get_image_features(pixel_values=pixels.to(self.device, self.dtype))
+        return torch.stack(list(output.pooler_output))
+
+    def encode_pixels_with_states(self, pixels: Tensor) -> tuple[Tensor, VisionStates]:
+        """`encode_with_states` of what `pixels` made."""
         with recorded(self.model) as found:
-            return self.encode(images), found[0]
+            return self.encode_pixels(pixels), found[0]
+
+    def tokens(self, texts: Sequence[str], pictures: Sequence[bool]) -> dict[str, Tensor]:
+        """input_ids and attention_mask [B, L] on the host: prompts, padded on the left, some with an image.
+
+        An image stands in a prompt as one token per cell. That many of them are put in here: a tokenizer takes long to
+        find each in a text.
+        """
+        prompts = [self.prompt(text, images=int(has)) for text, has in zip(texts, pictures, strict=True)]
+        image, pad, cells = self.model.config.image_token_id, self.tokenizer.pad_token_id, self.geometry.cells
+        rows = [
+            [token for token in ids for _ in range(cells if token == image else 1)]
+            for ids in self.tokenizer(prompts)["input_ids"]
+        ]
+        length = max(map(len, rows))
+        input_ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
+        attention_mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def inputs(self, texts: Sequence[str], features: Sequence[Tensor | None]) -> dict[str, Tensor]:
         """A left-padded batch of questions, some with the features [V, D] of an image and some without (None).
 
         input_ids and attention_mask [B, L]; features [rows with an image, V, D], left out where there are none.
         """
-        image_token = self.processor.image_token
-        prompts = [
-            self.prompt(text, images=int(image is not None)).replace(image_token, image_token * self.geometry.cells)
-            for text, image in zip(texts, features, strict=True)
-        ]
-        batch = self.tokenizer(prompts, padding=True, return_tensors="pt").to(self.device)
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        return self.with_features(self.tokens(texts, [image is not None for image in features]), features)
+
+    def with_features(self, tokens: dict[str, Tensor], features: Sequence[Tensor | None]) -> dict[str, Tensor]:
+        """`inputs` of what `tokens` made."""
+        inputs = {name: x.to(self.device) for name, x in tokens.items()}
         given = [image for image in features if image is not None]
         return inputs | ({"features": torch.stack(given).to(self.device, self.dtype)} if given else {})
 
