@@ -1,0 +1,219 @@
+"""Measure a plan's cells in rounds, each in rotating order, and keep every measurement at once: a bench that was
+stopped goes on with the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO
+
+import torch
+from filelock import FileLock, Timeout
+
+import atp_eval
+from atp_eval.bench.machine import find_machine, machine_name
+from atp_eval.bench.plan import Plan
+from atp_eval.bench.records import (
+    BENCH,
+    MEASURED,
+    Bench,
+    Cell,
+    Measured,
+    not_run_line,
+    read_bench,
+    round_line,
+    survey_line,
+)
+from atp_eval.bench.stages import Clock, encode, survey, timed
+from atp_eval.bench.subject import Subject, make_subject, weight_bytes
+from atp_eval.bench.untrained import fitted_atp
+from atp_eval.errors import TaskFailure, UserError
+from atp_eval.methods import Method
+from atp_eval.models import DTYPES
+from atp_eval.models.llava import encoded_already
+from atp_eval.writer import repair, write_atomically
+
+NO_MEMORY = "it ran out of memory; take a smaller --batch or fewer --layers"
+
+
+def run_bench(
+    plan: Plan,
+    output: Path,
+    *,
+    resume: bool = True,
+    say: Callable[[str], None] = lambda what: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Measure whatever the folder lacks; its path.
+
+    resume: go on with what it holds; else start over. say: told what is being done. progress: runs done, of how many.
+
+    Raises UserError where the folder holds another bench or one of another machine, another process writes it, or it
+    cannot be written; TaskFailure where no cell could be measured.
+    """
+    with ExitStack() as stack:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(output / ".lock", timeout=0))
+        except Timeout:
+            raise UserError(f"{output} is in use by another process; wait for it, or name another --output") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {output}: {error.strerror}; name another folder with --output") from None
+        if not resume:
+            for name in (BENCH, MEASURED):
+                (output / name).unlink(missing_ok=True)
+        known = _known(plan, output)
+        if known and not _missing(plan, known):
+            return output
+        say(f"Making {plan.sentence()}")
+        subject = make_subject(plan)
+        if not known:
+            say("Measuring the machine")
+            write_atomically(output / BENCH, _manifest(plan, subject).model_dump_json(indent=1) + "\n")
+            known = read_bench(output)[1]
+        elif (output / MEASURED).exists():
+            repair(output / MEASURED)
+        with (output / MEASURED).open("a", encoding="utf-8") as file, torch.inference_mode():
+            Rounds(plan, subject, known, file, say, progress).run()
+    if not any(found.rounds for found in read_bench(output)[1]):
+        raise TaskFailure(f"nothing could be measured: {read_bench(output)[1][0].not_run}")
+    return output
+
+
+def _known(plan: Plan, output: Path) -> list[Measured]:
+    """What the folder holds of this plan; nothing where it is new. Raises UserError for another bench."""
+    if not (output / BENCH).exists():
+        return []
+    bench, found = read_bench(output)
+    here, there = plan.settings.model_dump(), bench.settings.model_dump()
+    if differs := [key for key in here if here[key] != there[key]]:
+        raise UserError(
+            f"{output} holds a bench of other settings ({', '.join(differs)} differ); name another folder with "
+            "--output, or start over in it with --no-resume"
+        )
+    machine = machine_name(plan.device)
+    if machine != bench.machine.device:
+        raise UserError(
+            f"{output} was measured on {bench.machine.device}, this is {machine}; name another folder with --output"
+        )
+    return found
+
+
+def _missing(plan: Plan, known: list[Measured]) -> bool:
+    """Whether any run of a cell that can run is still to be made."""
+    return any(not known[place].survey or len(known[place].rounds) < plan.settings.rounds for place in plan.todo)
+
+
+def _manifest(plan: Plan, subject: Subject) -> Bench:
+    vision, language = weight_bytes(subject.model)
+    sizes = asdict(subject.geometry)
+    return Bench(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        atp_eval=atp_eval.__version__,
+        settings=plan.settings,
+        weights=subject.weights,
+        geometry={**sizes, "place": None},
+        full_layers=plan.full_layers,
+        vision_bytes=vision,
+        language_bytes=language,
+        clock=Clock(plan.device).name,
+        machine=find_machine(plan.device, DTYPES[plan.settings.dtype]),
+    )
+
+
+class Rounds:
+    """The loop. Every cell is surveyed first, which warms up too; then each round measures all of them in turn."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        subject: Subject,
+        known: list[Measured],
+        file: IO[str],
+        say: Callable[[str], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.plan, self.subject, self.known, self.file = plan, subject, known, file
+        self.say, self.progress = say, progress
+        self.clock = Clock(subject.device)
+        self.failed: set[int] = set()
+        self.methods: dict[tuple[str, int, int], Method] = {}
+        self.done = 0
+
+    def run(self) -> None:
+        """All that is missing, a line for each run."""
+        cells, todo = self.plan.settings.cells, self.plan.todo
+        for place, why in self.plan.refused.items():
+            if self.known[place].not_run != why:
+                self._keep(not_run_line(place, why))
+        for place in todo:
+            self.say(f"warming up: {cells[place]}")
+            self._measure(place, None)
+        for number in range(self.plan.settings.rounds):
+            turn = number % len(todo)
+            for place in todo[turn:] + todo[:turn]:
+                if number not in self.known[place].rounds and place not in self.failed:
+                    self.say(f"round {number + 1}: {cells[place]}")
+                    self._measure(place, number)
+                self._step()
+
+    def _measure(self, place: int, number: int | None) -> None:
+        """One run of a cell, or its survey; a cell that needs more memory than there is is left out from then on."""
+        cell = self.plan.settings.cells[place]
+        try:
+            method = self._ready(cell)
+            if number is not None:
+                self._keep(round_line(place, number, timed(self.subject, method, cell, self.clock)))
+                return
+            found = survey(self.subject, method, cell)
+            if not self.known[place].survey:
+                self._keep(survey_line(place, found))
+            timed(self.subject, method, cell, self.clock)
+        except torch.OutOfMemoryError:
+            self._give_up(place)
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # what torch says of a CPU
+                raise
+            self._give_up(place)
+        finally:
+            if number is None:
+                self._step()
+
+    def _give_up(self, place: int) -> None:
+        self.failed.add(place)
+        self._keep(not_run_line(place, NO_MEMORY))
+        if self.subject.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _ready(self, cell: Cell) -> Method:
+        """The model set to a cell, and its method; modules that are made up are fitted to the cell's own prompts."""
+        self.subject.set_side(cell.side)
+        self.subject.set_attention(cell.attention)
+        way, key = self.plan.ways[cell.method, cell.side], (cell.method, cell.side, cell.batch)
+        if way.stages is None:
+            assert way.method is not None
+            return way.method
+        if key not in self.methods:
+            sample = self.subject.sample(cell.side, cell.batch)
+            features, states = encode(self.subject.model, sample.pixels)
+
+            def read() -> None:
+                with encoded_already(self.subject.model):
+                    self.subject.model(
+                        input_ids=sample.ids, attention_mask=sample.mask, pixel_values=features, logits_to_keep=1
+                    )
+
+            given = {"sample_ids": sample.names, "vision": states}
+            self.methods[key] = fitted_atp(self.subject.model, way.stages, cell.method, read, **given)
+        return self.methods[key]
+
+    def _keep(self, line: str) -> None:
+        self.file.write(line)
+        self.file.flush()
+
+    def _step(self) -> None:
+        self.done += 1
+        self.progress(self.done, len(self.plan.todo) * (self.plan.settings.rounds + 1))
