@@ -79,7 +79,7 @@ MUTANTS = {
     ),
     "the coming row is the first": (
         "attention.py",
-        "attention.q_proj(normed[:, -1:])",
+        "attention.q_proj(last(normed))",
         "attention.q_proj(normed[:, :1])",
     ),
     "the tower's layers are mixed up": (
