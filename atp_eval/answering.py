@@ -8,29 +8,49 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from atp_eval.asks import Ask, Loaded, batches, load
-from atp_eval.encoded import Encoded, EncodedCache, joined
+from atp_eval.encoded import Pictures, joined, out_of_memory
 from atp_eval.engine import TowerView, VisionStates, prune
+from atp_eval.features import FeatureStore
 from atp_eval.generation import FiniteLogits, FirstScores, generation_options, new_tokens, until_stops
+from atp_eval.loading import LOADERS, ahead
 from atp_eval.methods import Method
 from atp_eval.models import Bundle
 from atp_eval.models.clip import ClipText
 from atp_eval.recorded import Recorded
 from atp_eval.records import SampleRecord, asked_text
+from atp_eval.shares import WHOLE, Share
 from atp_eval.writer import RunWriter
+
+
+class Todo(NamedTuple):
+    """A batch and the methods that have not answered all of it."""
+
+    asks: list[Ask]
+    methods: list[str]
+
+
+class Prepared(NamedTuple):
+    """A batch with all done that needs no model. tokens: of those without an error, as `Bundle.tokens` makes them."""
+
+    loaded: list[Loaded]
+    methods: list[str]
+    tokens: dict[str, torch.Tensor] | None
 
 
 class Answerer:
     """Answers lists of questions with several methods; records go to the run folder if there is one.
 
     methods: solved methods by the label under which their answers are recorded.
+    loaders: threads that make the next batches ready while the model works. store: keeps encoded pictures on the disk.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
     progress: called with the number of (question, method) pairs that were just answered, or found in the folder.
     """
@@ -41,22 +61,27 @@ class Answerer:
         methods: Mapping[str, Method],
         *,
         batch_size: int = 16,
+        loaders: int = LOADERS,
+        store: FeatureStore | None = None,
         writer: RunWriter | None = None,
         keep_images: int = 0,
         say: Callable[[str], None] = lambda line: None,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.bundle, self.methods, self.batch_size = bundle, dict(methods), batch_size
+        self.bundle, self.methods, self.batch_size, self.loaders = bundle, dict(methods), batch_size, loaders
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
-        self.cache = EncodedCache()
-        self.looks = any("vision" in method.needs for method in methods.values())
+        self.pictures = Pictures(bundle, any("vision" in method.needs for method in methods.values()), say, store)
         self.texts = {
             name: ClipText.load(name, width=bundle.geometry.vision.hidden, device=bundle.device)
             for name in {method.text_tower for method in methods.values()}
             if name is not None
         }
-        self.kept = Recorded(writer)
+        self.kept, self.share = Recorded(writer), WHOLE
         self.batches = 0
+
+    def turn_to(self, writer: RunWriter, share: Share) -> None:
+        """From here on answer that share of the batches, into another run folder."""
+        self.writer, self.kept, self.share = writer, Recorded(writer), share
 
     def documents(self, method: str, benchmark: str) -> Set[int]:
         """The doc_ids answered already, in this process or by an earlier one in the same run folder."""
@@ -73,60 +98,48 @@ class Answerer:
 
     def answer(self, asks: Sequence[Ask]) -> None:
         """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
+        with closing(ahead(self._prepare, self._todo(asks), self.loaders)) as batches_ready:
+            for batch in batches_ready:
+                self._answer_batch(batch)
+
+    def _todo(self, asks: Sequence[Ask]) -> Iterator[Todo]:
         for batch in batches(asks, self.batch_size):
             missing = [m for m in self.methods if any(a.doc_id not in self.documents(m, a.benchmark) for a in batch)]
             if missing:
-                self._answer_batch(batch, missing)
+                yield Todo(batch, missing)
 
-    def _answer_batch(self, batch: list[Ask], methods: list[str]) -> None:
-        self.batches += 1
-        loaded = [load(ask) for ask in batch]
+    def _prepare(self, todo: Todo) -> Prepared:
+        """What needs no model, in a thread of its own."""
+        loaded = [load(ask) for ask in todo.asks]
+        self.pictures.prepare(loaded)
         ready = [x for x in loaded if x.error is None]
-        vision = self._encode(ready)
+        return Prepared(loaded, todo.methods, self._tokens(ready) if ready else None)
+
+    def _tokens(self, ready: list[Loaded]) -> dict[str, torch.Tensor]:
+        return self.bundle.tokens([x.ask.text for x in ready], [x.image is not None for x in ready])
+
+    @torch.inference_mode()
+    def _answer_batch(self, batch: Prepared) -> None:
+        self.batches += 1
+        ready, methods = [x for x in batch.loaded if x.error is None], batch.methods
+        start = self._now()
+        self.pictures.encode(ready)
+        vision = (self._now() - start) / max(1, len(ready))
         turn = self.batches % len(methods)
         for method in methods[turn:] + methods[:turn]:
-            found = [self._record(x, method, error=x.error, vision=vision) for x in loaded if x.error]
-            found += self._generate(ready, method, vision)
+            found = [self._record(x, method, error=x.error, vision=vision) for x in batch.loaded if x.error]
+            found += self._generate(ready, method, vision, batch.tokens)
             self._keep(found)
         self._keep_images(ready)
 
-    def _encode(self, ready: list[Loaded]) -> float:
-        """Give each sample its encoded picture; only pictures that are not in the cache go through the vision tower.
-
-        Returns seconds a question.
-        """
-        start = self._now()
-        known: dict[str | None, Encoded | None]
-        known = {x.image_id: self.cache.get(x.image_id) for x in ready if x.image_id}
-        new = {x.image_id: x.image for x in ready if x.image_id and x.image and known[x.image_id] is None}
-        if new:
-            known |= dict(zip(new, self._encoded(list(new.values())), strict=True))
-        for x in ready:
-            x.encoded = known.get(x.image_id)
-            if x.image_id in new and x.encoded is not None:
-                self.cache.put(str(x.image_id), x.encoded)
-        return (self._now() - start) / max(1, len(ready))
-
-    def _encoded(self, images: list[Image.Image]) -> list[Encoded]:
-        """Each picture through the vision tower; halved like `_generate` where memory is short."""
-        try:
-            if not self.looks:
-                return [Encoded(features) for features in self.bundle.encode(images)]
-            features, states = self.bundle.encode_with_states(images)
-            return [Encoded(features[i], states.rows(slice(i, i + 1))) for i in range(len(images))]
-        except RuntimeError as error:
-            if not out_of_memory(error) or len(images) == 1:
-                raise
-        self.say(f"out of memory at {len(images)} images: trying {len(images) // 2} at a time")
-        half = len(images) // 2
-        return self._encoded(images[:half]) + self._encoded(images[half:])
-
-    def _generate(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
+    def _generate(
+        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor] | None = None
+    ) -> list[SampleRecord]:
         """The records of a batch; a batch that does not fit in memory is halved until it does."""
         if not ready:
             return []
         try:
-            return self._generate_batch(ready, method, vision)
+            return self._generate_batch(ready, method, vision, tokens or self._tokens(ready))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -139,10 +152,12 @@ class Answerer:
         self.say(f"out of memory at {len(ready)} questions with {method}: trying {half} at a time")
         return self._generate(ready[:half], method, vision) + self._generate(ready[half:], method, vision)
 
-    def _generate_batch(self, ready: list[Loaded], method: str, vision: float) -> list[SampleRecord]:
+    def _generate_batch(
+        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor]
+    ) -> list[SampleRecord]:
         options, until = generation_options(ready[0].ask.options)
         pictures = [x.encoded for x in ready]
-        inputs = self.bundle.inputs([x.ask.text for x in ready], [p and p.features for p in pictures])
+        inputs = self.bundle.with_features(tokens, [p and p.features for p in pictures])
         prompt_length = inputs["input_ids"].shape[1]
         finite, first = FiniteLogits(), FirstScores(self._now)
         stops = until_stops(self.bundle.tokenizer, until, prompt_length)
@@ -162,8 +177,9 @@ class Answerer:
         prefill = None if first.at is None else (first.at - start) / len(ready)
         rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)
         records = []
-        for x, row, bad, trace, tokens in zip(
-            ready, rows, finite.rows(len(ready)), pruned.traces, inputs["attention_mask"].sum(1).tolist(), strict=True
+        lengths = tokens["attention_mask"].sum(1).tolist()  # on the host
+        for x, row, bad, trace, prompt_tokens in zip(
+            ready, rows, finite.rows(len(ready)), pruned.traces, lengths, strict=True
         ):
             records.append(
                 self._record(
@@ -173,7 +189,7 @@ class Answerer:
                     error="the logits were not finite; try --dtype float32" if bad else None,
                     invalid=not bad and not x.ask.is_valid(row.text),
                     new_tokens=row.tokens,
-                    prompt_tokens=tokens,
+                    prompt_tokens=prompt_tokens,
                     seconds=seconds,
                     prefill_seconds=prefill,
                     peak_bytes=peak,
@@ -242,11 +258,6 @@ class Answerer:
         if self.bundle.device.type == "cuda":
             torch.cuda.synchronize(self.bundle.device)
         return time.perf_counter()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on a GPU or in the CPU's allocator."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def webp(image: Image.Image) -> bytes:

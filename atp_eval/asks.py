@@ -6,13 +6,16 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from atp_eval.documents import DocInfo
-from atp_eval.encoded import Encoded
 from atp_eval.records import one_line
+
+if TYPE_CHECKING:
+    from atp_eval.encoded import Encoded
 
 WINDOW = 32  # batches among which questions are sorted by length; wider would read pictures far from their order
 
@@ -41,12 +44,16 @@ class Ask:
 
 @dataclass
 class Loaded:
-    """An Ask with its image decoded; `error` says why it cannot be answered."""
+    """An Ask with its image decoded; `error` says why it cannot be answered.
+
+    Of an image there is also what the vision tower is to be shown, pixels [3, side, side], or what it made before.
+    """
 
     ask: Ask
     image: Image.Image | None = None
     image_id: str | None = None
     error: str | None = None
+    pixels: Tensor | None = None
     encoded: Encoded | None = None
 
 

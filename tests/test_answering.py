@@ -92,8 +92,8 @@ def test_the_batch_size_changes_nothing(unbroken: dict[str, list[tuple[Any, ...]
 
 def test_an_image_is_encoded_once_for_all_methods_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    encode = Bundle.encode
-    monkeypatch.setattr(Bundle, "encode", lambda self, images: seen.append(len(images)) or encode(self, images))
+    encode = Bundle.encode_pixels
+    monkeypatch.setattr(Bundle, "encode_pixels", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels))
     answerer().answer(questions())
     assert sum(seen) == 4
 
@@ -153,14 +153,14 @@ def test_a_batch_that_does_not_fit_is_halved(
 def test_images_that_do_not_fit_together_are_encoded_apart(
     monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, list[tuple[Any, ...]]]
 ) -> None:
-    encode = Bundle.encode
+    encode = Bundle.encode_pixels
 
-    def run(self: Bundle, images: list[Image.Image]) -> torch.Tensor:
-        if len(images) > 1:
+    def run(self: Bundle, pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return encode(self, images)
+        return encode(self, pixels)
 
-    monkeypatch.setattr(Bundle, "encode", run)
+    monkeypatch.setattr(Bundle, "encode_pixels", run)
     found = answerer()
     found.answer(questions())
     assert outcomes(found) == unbroken
