@@ -199,6 +199,12 @@ class Passage:
             self._masks[stage] = layer_mask(self.text_model.config, layout, hidden.shape[1], past, hidden)
         return self._masks[stage]
 
+    def layout(self, index: int) -> Layout:
+        """How the prompts lie in the cache of a layer."""
+        assert self.prefill is not None
+        stage = self._stage_of(index) if self.has_images else -1
+        return self.prefill.layouts[stage] if stage >= 0 else self.prefill.start
+
     def _stage(self, index: int) -> tuple[int, Layout]:
         """The last prune point at or before a layer, counted from 0, and the prompt's layout from there on."""
         assert self.prefill is not None

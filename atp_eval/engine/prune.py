@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache
 from atp_eval.engine.fingerprint import fingerprint, swapped
 from atp_eval.engine.geometry import model_geometry, place_of
 from atp_eval.engine.given import Given, readable
-from atp_eval.engine.layout import read_prompts
+from atp_eval.engine.layout import Layout, read_prompts
 from atp_eval.engine.passage import Passage
 from atp_eval.engine.prefill import Prefill
 from atp_eval.engine.rope2d import coordinates, rotary_2d
@@ -30,7 +30,7 @@ from atp_eval.errors import UserError
 from atp_eval.methods import Method, get_method
 from atp_eval.trace import KeepTrace
 
-_pruned_models: WeakSet[nn.Module] = WeakSet()
+_pruned_models: WeakKeyDictionary[nn.Module, Pruned] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -69,10 +69,15 @@ def prune(
     method = get_method(method) if isinstance(method, str) else method
     pruned = Pruned(model, method, sample_ids, asked, vision, relevance, pictures)
     with ExitStack() as stack:
-        _pruned_models.add(model)
-        stack.callback(_pruned_models.discard, model)
+        _pruned_models[model] = pruned
+        stack.callback(_pruned_models.pop, model)
         pruned._attach(stack)
         yield pruned
+
+
+def pruning_of(model: nn.Module) -> Pruned | None:
+    """What goes on in the block that `model` is in; None outside of one."""
+    return _pruned_models.get(model)
 
 
 class Pruned:
@@ -119,6 +124,17 @@ class Pruned:
         if len(traces) != 1:
             raise UserError(f"the last batch had {len(traces)} samples; take them from .traces")
         return traces[0]
+
+    def after_prompt(self) -> list[tuple[Layout, Tensor]]:
+        """For decoding past the hooks (`decode.py`): for each layer, how the last prompt batch lies in its cache, and
+        the position [rows, 1] that the first new token has there. Layers that are alike get the same objects.
+        """
+        assert self._prefill is not None
+        start, moves = self._prefill.start, self.method.positions == "2d" and self._passage.has_images
+        after = {id(layout): layout.places[:, -1:] + 1 for layout in (start, *self._prefill.layouts)}
+        first = after[id(start)] + self._moved if moves and self._moved is not None else after[id(start)]
+        layouts = [self._passage.layout(layer) for layer in range(self.geometry.num_layers)]
+        return [(x, after[id(x)] if self.method.positions == "contiguous" else first) for x in layouts]
 
     def _attach(self, stack: ExitStack) -> None:
         """Hook the model; `stack` takes all of it back."""

@@ -172,7 +172,7 @@ def test_the_proofs_notice(mutant: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(tmp_path))
     name = "mutant_" + "".join(c if c.isalnum() else "_" for c in mutant)
     change = MUTANTS.get(
-        mutant, ("prune.py", "_pruned_models: WeakSet[nn.Module] = WeakSet()\n", "_pruned_models: Any = WeakSet()\n")
+        mutant, ("prune.py", "WeakKeyDictionary[nn.Module, Pruned] = WeakKeyDictionary()", "Any = WeakKeyDictionary()")
     )
     prune = mutated(tmp_path, name, *change)
     try:
