@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from subjects import Subject, Watch
 from torch import Tensor
-
-from atp_eval.engine import Pruned, VisionStates, prune
-from atp_eval.engine.prefill import Prefill
-from atp_eval.methods import Decision, Geometry, Method
 
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 
@@ -48,34 +46,6 @@ class Clock:
         return [self.seconds(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
-class Wrapped:
-    """Stands in for a solved method; subclasses watch its decisions or take part in them."""
-
-    def __init__(self, method: Method) -> None:
-        self.inner: Any = method
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def solve(self, geometry: Geometry) -> Wrapped:
-        return self
-
-
-class Timed(Wrapped):
-    """Takes a stamp before and after each decision: scores, modules and the rule."""
-
-    def __init__(self, method: Method, clock: Clock) -> None:
-        super().__init__(method)
-        self.clock = clock
-        self.stamps: list[Any] = []
-
-    def decide(self, point: Any) -> Decision:
-        self.stamps.append(self.clock.stamp())
-        decision: Decision = self.inner.decide(point)
-        self.stamps.append(self.clock.stamp())
-        return decision
-
-
 @dataclass
 class Times:
     """Seconds of one method's prefills: [rounds], or [rounds, layers] in front of each layer and in it.
@@ -91,53 +61,39 @@ class Times:
     alone: set[int] = field(default_factory=set)
 
 
-def prefill(
-    model: Any, method: Method, inputs: dict[str, Any], clock: Clock, times: Times, seen: VisionStates | None = None
-) -> Pruned:
-    """One prefill, added to `times`; its traces are still to be read. seen: what the vision tower left."""
-    timed, layers = Timed(method, clock), model.model.language_model.layers
+def prefill(model: Any, subject: Subject, inputs: dict[str, Any], clock: Clock, times: Times) -> Watch:
+    """One prefill, added to `times`; what it tells is still to be asked for."""
+    layers = model.model.language_model.layers
     stamps: list[Any] = []
-    early: list[tuple[int, Any, Any]] = []
-    plain = Prefill.prune_early
 
     def mark(*_: Any) -> None:
         stamps.append(clock.stamp())
 
-    def watched(self: Prefill, method: Any, layer: int, attention: Any) -> Tensor:
-        start = clock.stamp()
-        rows = plain(self, method, layer, attention)
-        early.append((layer, start, clock.stamp()))
-        return rows
-
-    def leave_last(module: Any, args: Any, output: Tensor) -> None:
-        if output.shape[1] == 1:
-            times.alone.add(len(layers) - 1)
+    def leave(index: int, module: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+        stamps.append(clock.stamp())
+        if output.shape[:2] != args[0].shape[:2]:
+            times.alone.add(index)
 
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(mark).remove)
-        samples = range(len(inputs["input_ids"]))
-        pruned: Pruned = stack.enter_context(prune(model, timed, sample_ids=samples, vision=seen))  # type: ignore[arg-type]
-        for layer in layers:
+        watch = stack.enter_context(subject.attached(model, inputs, clock.stamp))
+        for index, layer in enumerate(layers):
             stack.callback(layer.register_forward_pre_hook(mark).remove)  # runs after the hook that prunes
-            stack.callback(layer.register_forward_hook(mark).remove)
-        stack.callback(layers[-1].register_forward_hook(leave_last).remove)
-        stack.callback(setattr, Prefill, "prune_early", plain)
-        Prefill.prune_early = watched  # type: ignore[method-assign]
+            stack.callback(layer.register_forward_hook(partial(leave, index)).remove)
         start = clock.stamp()
         model(**inputs)
         end = clock.stamp()
-    arrive, enter, leave = (stamps[i::3] for i in range(3))
+    arrive, enter, left = (stamps[i::3] for i in range(3))
     times.total.append(clock.seconds(start, end))
-    before, inside = clock.between(arrive, enter), clock.between(enter, leave)
-    for layer, asked, decided in early:
+    before, inside = clock.between(arrive, enter), clock.between(enter, left)
+    for layer, asked, decided in watch.early:
         seconds = clock.seconds(asked, decided)
         before[layer], inside[layer - 1] = before[layer] + seconds, inside[layer - 1] - seconds
-        times.alone.add(layer - 1)
     times.before.append(before)
     times.inside.append(inside)
-    times.choosing.append(sum(clock.between(timed.stamps[::2], timed.stamps[1::2])))
-    return pruned
+    times.choosing.append(sum(clock.between(watch.choosing[::2], watch.choosing[1::2])))
+    return watch
 
 
 def at_depth(
