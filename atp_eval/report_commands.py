@@ -25,6 +25,8 @@ REPORT_EPILOG = """
 
 `atp-eval report runs/a -o site` — a folder: site/index.html with images/, figures/ and tables/
 
+`atp-eval report runs/a --bench runs/bench-7b-1a2b3c` — with time and memory as `atp-eval bench` measured them
+
 `atp-eval report runs/a --samples 50 --max-size 3MB` — fewer samples; a page over 3 MB becomes a folder
 """
 
@@ -40,6 +42,10 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Write every figure as PDF and PNG too, and its data as CSV.")
     ] = True,
+    bench: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of `atp-eval bench` to show too; RUN/bench and RUN/growth are without it."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs of different protocols; the page says so.")
     ] = False,
@@ -49,7 +55,9 @@ def report(
     if samples < 0:
         raise UserError(f"--samples {samples}: 0 or more")
     limit = parse_size(max_size)
-    write_report(runs, output, force=force, as_json=as_json, samples=samples, max_size=limit, figures=figures)
+    write_report(
+        runs, output, force=force, as_json=as_json, samples=samples, max_size=limit, figures=figures, benches=bench or ()
+    )
 
 
 def write_report(
@@ -61,6 +69,7 @@ def write_report(
     samples: int = SAMPLES,
     max_size: int | None = None,
     figures: bool = False,
+    benches: Sequence[Path] = (),
 ) -> None:
     """The page and the tables of some runs, and what a person wants to see of them at once."""
     from rich.console import Console
@@ -80,7 +89,9 @@ def write_report(
             status.update(f"{what} ...")
 
         summary = summarise(opened)
-        page = build_report(opened, output, force=force, summary=summary, samples=samples, max_size=limit, say=say)
+        page = build_report(
+            opened, output, force=force, summary=summary, samples=samples, max_size=limit, benches=benches, say=say
+        )
     if as_json:
         print_json({**summary.to_json(), "report": str(page)})
         return

@@ -35,11 +35,11 @@ ARROWS = {
     "recorded": {"records", "rows", "writer", "trace", "errors"},
     "documents": {"errors"},
     "benchmarks": {"documents", "errors"},
-    "analysis": {"cost", "paper", "spreadsheet"} | RECORDS | BENCHMARKS,
+    "analysis": {"bench", "cost", "paper", "spreadsheet"} | RECORDS | BENCHMARKS,
     "plotting": {"spreadsheet"},
     "spreadsheet": set(),
     "annotation": {"analysis", "reporting", "paper", "paths", "spreadsheet"} | RECORDS | BENCHMARKS,
-    "reporting": {"analysis", "cost", "paper", "paths", "plotting", "spreadsheet"} | RECORDS | BENCHMARKS,
+    "reporting": {"analysis", "bench", "cost", "paper", "paths", "plotting", "spreadsheet"} | RECORDS | BENCHMARKS,
 }
 LIGHT = [
     "analysis",
@@ -60,8 +60,9 @@ LIGHT = [
 ]
 ONLY_IMPORTED_BY = {
     "cli": {"__main__"},
-    "run": {"ablation", "cli", "sweep"},
+    "run": {"ablation", "cli", "shards", "sweep"},
     "reporting": {
+        "bench_commands",
         "claims_commands",
         "cli",
         "report_commands",

@@ -37,6 +37,7 @@ def build_report(
     samples: int = SHOWN,
     max_size: int = MAX_SIZE,
     figures: bool = True,
+    benches: Sequence[Path] = (),
     say: Say = lambda what: None,
 ) -> Path:
     """Write the page with its tables and figures; the page's path.
@@ -45,7 +46,8 @@ def build_report(
     report.html in the first run where none is given. A file that would have more than `max_size` bytes becomes a folder
     NAME. Tables and figures of a file lie beside it (`tables_folder`). summary: `summarise(runs)`, where the caller has
     it already. samples: how many the gallery shows. figures: whether a file has PDF and PNG beside it, as a folder
-    always has. say: told what is being done.
+    always has. benches: folders of `atp-eval bench` that are shown too, besides those in the runs. say: told what is
+    being done.
 
     Raises UserError when the runs' protocols differ (unless forced), nothing is finished, or it cannot be written.
     """
@@ -55,7 +57,7 @@ def build_report(
     say("Measuring")
     summary = summary or summarise(runs)
     say("Choosing samples and drawing figures")
-    context = contents(runs, summary, differences, samples)
+    context = contents(runs, summary, differences, samples, benches)
     try:
         if not is_folder(output):
             text = render(context)

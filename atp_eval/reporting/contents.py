@@ -19,6 +19,7 @@ from atp_eval.analysis.standing import significantly_best
 from atp_eval.records import Run
 from atp_eval.reporting.adaptive import adaptive_words, objects_panels
 from atp_eval.reporting.agreement import agreement_parts
+from atp_eval.reporting.bench import bench_sections, find_benches
 from atp_eval.reporting.claims import claims_parts
 from atp_eval.reporting.efficiency import efficiency_parts
 from atp_eval.reporting.exhibits import Exhibits
@@ -67,14 +68,17 @@ SECTIONS = (
     Section("agreement", "Kept cells", "agreement"),
     Section("gallery", "Samples", "gallery"),
     Section("efficiency", "Time", "efficiency"),
+    Section("bench", "Bench", "benches"),
     Section("claims", "Claims", "claims"),
     Section("protocol", "Protocol"),
     Section("issues", "Data issues"),
 )
 
 
-def contents(runs: Sequence[Run], summary: Summary, differences: str | None, samples: int) -> dict[str, Any]:
-    """The template's context. samples: how many the gallery shows."""
+def contents(
+    runs: Sequence[Run], summary: Summary, differences: str | None, samples: int, benches: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """The template's context. samples: how many the gallery shows. benches: folders, besides those in the runs."""
     series, pictures = numbered(summary), Pictures()
     found: dict[str, Any] = {
         "summary": summary,
@@ -97,6 +101,7 @@ def contents(runs: Sequence[Run], summary: Summary, differences: str | None, sam
         "pictures": pictures,
         "exhibits": Exhibits(),
         "efficiency": efficiency_parts(summary),
+        "benches": bench_sections(find_benches([run.path for run in runs], benches), series),
         "claims": claims_parts(runs, summary),
         "is_tiny": any(run.manifest.protocol.get("model") == TINY for run in runs),
         "is_mini": any(run.manifest.protocol.get("suite") == "mini" for run in runs),
