@@ -34,11 +34,12 @@ class Size:
     device: torch.device
     dtype: torch.dtype
     attention: str
+    tower: int = 2
 
 
 def build(size: Size) -> Any:
-    """The language model at `size.layers` layers, behind the last two layers of its vision tower."""
-    vision = CLIPVisionConfig(num_hidden_layers=2, image_size=336, patch_size=14, **TOWER)
+    """The language model at `size.layers` layers, behind the last `size.tower` layers of its vision tower."""
+    vision = CLIPVisionConfig(num_hidden_layers=size.tower, image_size=336, patch_size=14, **TOWER)
     distinct = min(size.distinct or size.layers, size.layers)
     text = LlamaConfig(num_hidden_layers=distinct, max_position_embeddings=4096, **SIZES)
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, vision_feature_layer=-2)
