@@ -155,7 +155,8 @@ class Answerer:
     def _generate_batch(
         self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor]
     ) -> list[SampleRecord]:
-        options, until = generation_options(ready[0].ask.options)
+        options, _ = generation_options(ready[0].ask.options)  # the same for all, but for the stop strings
+        until = [generation_options(x.ask.options)[1] for x in ready]
         pictures = [x.encoded for x in ready]
         inputs = self.bundle.with_features(tokens, [p and p.features for p in pictures])
         prompt_length = inputs["input_ids"].shape[1]

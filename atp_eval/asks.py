@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from atp_eval.documents import DocInfo
+from atp_eval.generation import generation_options
 from atp_eval.records import one_line
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Loaded:
 
 
 def batches(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:
-    """Questions with equal generation settings, those about one picture together; the same batches at every call.
+    """Questions with equal generation settings, stop strings apart; those about one picture together, and always alike.
 
     Which questions show one picture is taken from `DocInfo.image_key`, for which no picture is decoded; it only
     arranges: whether pictures are the same is known by their pixels later. A picture's questions are torn apart only
@@ -67,7 +68,7 @@ def batches(asks: Sequence[Ask], size: int) -> Iterator[list[Ask]]:
     """
     groups: dict[str, list[Ask]] = {}
     for ask in asks:
-        groups.setdefault(repr(sorted(ask.options.items())), []).append(ask)
+        groups.setdefault(repr(sorted(generation_options(ask.options)[0].items())), []).append(ask)
     for group in groups.values():
         window: list[list[Ask]] = []
         room = WINDOW * size

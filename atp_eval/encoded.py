@@ -112,18 +112,20 @@ class Pictures:
 
     def encode(self, ready: Sequence[Loaded]) -> None:
         """Give each sample its encoded picture; only pictures that are not kept go through the vision tower."""
-        found = {x.image_id: self.cache.get(x.image_id) or x.encoded for x in ready if x.image_id is not None}
-        new = {x.image_id: x.pixels for x in ready if x.pixels is not None and found[x.image_id] is None}
+        shown = {x.image_id: x for x in ready if x.image_id is not None}
+        found = {name: self.cache.get(name) or x.encoded for name, x in shown.items()}
+        new = {name: x.pixels for name, x in shown.items() if x.pixels is not None and found[name] is None}
         if new:
             found |= dict(zip(new, self._encoded(torch.stack(list(new.values()))), strict=True))
         for name, picture in found.items():
-            assert name is not None and picture is not None
+            assert picture is not None, "`prepare` found it or made its pixels"
             if name in new and self.store:
                 self.store.put(name, picture)
             found[name] = picture = picture.to(self.bundle.device)
             self.cache.put(name, picture)
         for x in ready:
-            x.encoded, x.pixels = found.get(x.image_id), None
+            x.encoded = None if x.image_id is None else found[x.image_id]
+            x.pixels = None
 
     def _encoded(self, pixels: torch.Tensor) -> list[Encoded]:
         """Each picture [n, 3, side, side] through the vision tower; halved where memory is short."""

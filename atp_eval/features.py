@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -83,7 +84,7 @@ class FeatureStore:
         return found
 
     def _read(self, path: Path, image_id: str, states: bool) -> Encoded | None:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             said = file.metadata() or {}
             if (said.get("made_by"), said.get("image")) != (self.made_by, image_id):
                 raise ValueError("it is of another picture or model")
@@ -192,4 +193,5 @@ def origin(bundle: Bundle) -> str:
 
 def checksum(x: torch.Tensor) -> str:
     """Of a tensor's bytes, against disks that lie; safetensors has none."""
-    return f"{zlib.crc32(x.contiguous().flatten().view(torch.uint8).numpy()):08x}"
+    data: Any = x.contiguous().flatten().view(torch.uint8).numpy()
+    return f"{zlib.crc32(data):08x}"

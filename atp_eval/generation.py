@@ -20,7 +20,10 @@ class Answer(NamedTuple):
 
 
 def generation_options(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(keyword arguments of `generate`, stop strings). Greedy unless a temperature above zero asks for sampling."""
+    """(keyword arguments of `generate`, stop strings). Greedy unless a temperature above zero asks for sampling.
+
+    The arguments are equal where they mean the same, so that such questions may share a batch.
+    """
     until = options.get("until") or ()
     until = (until,) if isinstance(until, str) else tuple(until)
     passed = {k: options[k] for k in PASSED if options.get(k) is not None}
@@ -29,16 +32,20 @@ def generation_options(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[s
     if not sampling:
         for name in ("temperature", "top_p", "top_k"):
             passed.pop(name, None)
+    if passed.get("num_beams") == 1:
+        del passed["num_beams"]
     return {**passed, "do_sample": sampling}, until
 
 
-def new_tokens(output: torch.Tensor, tokenizer: PreTrainedTokenizerBase, until: Sequence[str]) -> list[Answer]:
-    """Answers from generated ids [B, new]."""
+def new_tokens(
+    output: torch.Tensor, tokenizer: PreTrainedTokenizerBase, until: Sequence[Sequence[str]]
+) -> list[Answer]:
+    """Answers from generated ids [B, new]; until: each row's stop strings."""
     answers = []
-    for row in output.tolist():
+    for row, stops in zip(output.tolist(), until, strict=True):
         end = next((i + 1 for i, token in enumerate(row) if token == tokenizer.eos_token_id), len(row))
         text = str(tokenizer.decode(row[:end], skip_special_tokens=True))
-        for stop in until:
+        for stop in stops:
             if stop:
                 text = text.split(stop)[0]
         answers.append(Answer(text.strip(), sum(token != tokenizer.pad_token_id for token in row[:end])))
@@ -82,19 +89,23 @@ class FirstScores(LogitsProcessor):
 
 
 class StopOnText(StoppingCriteria):
-    """Ends a row once its new text holds a stop string."""
+    """Ends a row once its new text holds one of its stop strings. until: those of each of B samples."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, until: Sequence[str], prompt_length: int) -> None:
-        self.tokenizer, self.until, self.prompt_length = tokenizer, tuple(until), prompt_length
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, until: Sequence[Sequence[str]], prompt_length: int) -> None:
+        self.tokenizer, self.prompt_length = tokenizer, prompt_length
+        self.until = [tuple(stop for stop in stops if stop) for stops in until]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.Tensor:
-        """[B] bool: rows that are done."""
+        """[B * beams] bool: rows that are done."""
         texts = self.tokenizer.batch_decode(input_ids[:, self.prompt_length :], skip_special_tokens=True)
-        done = [any(stop in text for stop in self.until) for text in texts]
+        beams = len(texts) // len(self.until)
+        done = [any(stop in text for stop in self.until[row // beams]) for row, text in enumerate(texts)]
         return torch.tensor(done, device=input_ids.device)
 
 
-def until_stops(tokenizer: PreTrainedTokenizerBase, until: Sequence[str], prompt_length: int) -> StoppingCriteriaList:
-    """Stopping criteria for stop strings; empty where there are none."""
-    stops = [stop for stop in until if stop]
-    return StoppingCriteriaList([StopOnText(tokenizer, stops, prompt_length)] if stops else [])
+def until_stops(
+    tokenizer: PreTrainedTokenizerBase, until: Sequence[Sequence[str]], prompt_length: int
+) -> StoppingCriteriaList:
+    """Stopping criteria for the stop strings of each row; empty where there are none."""
+    some = any(stop for stops in until for stop in stops)
+    return StoppingCriteriaList([StopOnText(tokenizer, until, prompt_length)] if some else [])

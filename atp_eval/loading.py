@@ -6,7 +6,7 @@ Threads are enough for that: Pillow, the processor and the tokenizer let the int
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 LOADERS = 2
 
 
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], loaders: int = LOADERS) -> Iterator[Made]:
+def ahead(make: Callable[[Item], Made], items: Iterable[Item], loaders: int = LOADERS) -> Generator[Made]:
     """make(item) of each item in turn, made by that many threads, one result a thread ahead of who takes them.
 
     At most `loaders` results wait, whatever the number of items, which are taken from the caller's thread. What `make`

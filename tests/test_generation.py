@@ -24,7 +24,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     [
         (
             {"max_new_tokens": 16, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False},
-            {"max_new_tokens": 16, "num_beams": 1, "do_sample": False},
+            {"max_new_tokens": 16, "do_sample": False},
             (),
         ),
         ({"until": "\n\n"}, {"max_new_tokens": 128, "do_sample": False}, ("\n\n",)),
@@ -45,15 +45,23 @@ def test_settings(given: dict[str, object], passed: dict[str, object], until: tu
 
 def test_answers_end_at_eos_and_stop_strings(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = torch.tensor([[2, 4, 5, 1, 0], [3, 1, 0, 0, 0], [4, 2, 2, 2, 2]])
-    answers = new_tokens(rows, tokenizer, ["stop"])
+    answers = new_tokens(rows, tokenizer, [["stop"]] * 3)
     assert [a.text for a in answers] == ["yes", "no", ""]
     assert [a.tokens for a in answers] == [4, 2, 5]
 
 
-def test_a_row_is_done_once_its_new_text_has_the_stop_string(tokenizer: PreTrainedTokenizerFast) -> None:
-    stop = StopOnText(tokenizer, ["stop"], prompt_length=2)
-    ids = torch.tensor([[4, 4, 2, 3], [4, 4, 2, 4]])  # "stop" in the prompt counts for nothing
-    assert stop(ids, torch.empty(0)).tolist() == [False, True]
+def test_a_row_is_done_once_its_new_text_has_one_of_its_own_stop_strings(tokenizer: PreTrainedTokenizerFast) -> None:
+    stop = StopOnText(tokenizer, [["stop"], ["stop", ""], ["here", "no"]], prompt_length=2)
+    ids = torch.tensor([[4, 4, 2, 3], [4, 4, 2, 4], [4, 4, 2, 4]])  # "stop" in the prompt counts for nothing
+    assert stop(ids, torch.empty(0)).tolist() == [False, True, False]
+    beams = ids.repeat_interleave(2, dim=0)
+    beams[5, 3] = 3
+    assert stop(beams, torch.empty(0)).tolist() == [False, False, True, True, False, True]
+
+
+def test_answers_are_cut_at_their_own_stop_strings(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = torch.tensor([[2, 4, 5], [2, 4, 5]])
+    assert [a.text for a in new_tokens(rows, tokenizer, [["stop"], ["here"]])] == ["yes", "yes stop"]
 
 
 def test_logits_that_are_not_finite_are_remembered_by_sample() -> None:
