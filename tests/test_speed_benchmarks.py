@@ -109,7 +109,7 @@ def test_questions_about_an_image_are_asked_in_both_ways(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small(monkeypatch)
-    given = "--questions 2 --repeats 1 --dtype float32 --device cpu --new 2".split()  # noqa: SIM905
+    given = ["--questions", "2", "--repeats", "1", "--dtype", "float32", "--device", "cpu", "--new", "2"]
     given += ["--methods", "upper_bound", "atp@88", "visionzip@88"]
     monkeypatch.setattr(sys, "argv", ["questions.py", *given])
     assert questions.main() == 0
