@@ -16,6 +16,7 @@ from atp_eval.cost import Averages, ModelGeometry, averages, tokens_per_layer
 from atp_eval.cost.breakdown import Breakdown, breakdown
 from atp_eval.cost.flops import kv_bytes, paper_macs, paper_reduction
 from atp_eval.cost.scorer import Prompt, thresholds
+from atp_eval.cost.sharing import Reader
 from atp_eval.errors import UserError, unknown
 from atp_eval.fvcore_count import Traced
 from atp_eval.methods import Method, get_method
@@ -71,6 +72,19 @@ def parse_schedule(text: str, scorer: str) -> Asked:
 def int_text(digits: str) -> str:
     """Without leading zeros."""
     return str(int(digits))
+
+
+def reader(asked: Asked, geometry: ModelGeometry, before: int, after: int) -> Reader:
+    """How the engine reads prompts about one picture with a method. Raises UserError where its counts depend on the
+    data: those that a run measured can be given as a schedule."""
+    method = asked.method.solve(geometry)
+    counts = method.counts()
+    if counts is None:
+        raise UserError(f"{asked.name}: how many tokens stay depends on the data; give the counts as a schedule")
+    prompt = Prompt(geometry, tuple(tokens_per_layer(geometry, method.prune_layers, counts)), before, after)
+    apart = method.prune_layers[0] if method.reads_question and method.prune_layers else None
+    scorer = method.scorer_flops(prompt)
+    return Reader(prompt, method.early, apart, (scorer or 0) + asked.more)
 
 
 def count(asked: Asked, geometry: ModelGeometry, before: int, after: int, new: int) -> Counted:
