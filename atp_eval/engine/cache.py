@@ -125,5 +125,5 @@ class GrowingCache(DynamicCache):
 
     def __init__(self, config: PreTrainedConfig, new_tokens: int) -> None:
         super().__init__(config=config)
-        room = min(new_tokens, MOST_ROOM)
+        room = max(0, min(new_tokens, MOST_ROOM))
         self.layers = [GrowingLayer(room) if type(layer) is DynamicLayer else layer for layer in self.layers]

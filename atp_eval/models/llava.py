@@ -14,6 +14,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from atp_eval.engine import ModelGeometry, VisionStates, recorded
+from atp_eval.engine.cache import MOST_ROOM, GrowingCache
+from atp_eval.engine.decode import Greedy, decodable, greedy
 from atp_eval.errors import UserError
 from atp_eval.models.pictures import ImageMode, seen, squared
 
@@ -119,13 +121,22 @@ class Bundle:
         return inputs | ({"features": torch.stack(given).to(self.device, self.dtype)} if given else {})
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
-        """[B, L + new] token ids, prompts included, by transformers' `generate`; greedy unless the options say not."""
+        """[B, L + new] token ids, prompts included. Options are those of transformers' `generate`; greedy without any.
+
+        Plain greedy answers come from the engine's own loop, the same ones sooner; all others from `generate`.
+        """
         options = {"do_sample": False, **options}
+        prompts: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         if "features" in inputs:
-            options["pixel_values"] = inputs["features"]
+            prompts["pixel_values"] = inputs["features"]
         model: Any = self.model
+        plan = Greedy.of(model.generation_config, options)
         with encoded_already(self.model):
-            output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **options)
+            if plan is not None and decodable(model):
+                return greedy(self.model, plan=plan, **prompts)
+            if not options.keys() & {"past_key_values", "cache_implementation", "use_cache"}:
+                options["past_key_values"] = GrowingCache(model.config, options.get("max_new_tokens") or MOST_ROOM)
+            output = model.generate(**prompts, **options)
         return output if isinstance(output, Tensor) else output.sequences
 
     def view(self, image: Image.Image) -> Image.Image:
