@@ -130,8 +130,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| `{row['method']}` | {rate} | {ratio} | {aim} | {part} |")
     s = result["setting"]
     more = (
-        f" {s['batch']} questions of {s['text']} tokens about an image, {s['new']} new tokens each; {s['tower']} layers of "
-        "the vision tower."
+        f" {s['batch']} questions of {s['text']} tokens about an image, {s['new']} new tokens each; {s['tower']} layers "
+        "of the vision tower."
     )
     return "\n".join([*lines, "", described(s) + more])
 
