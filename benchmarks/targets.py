@@ -88,12 +88,12 @@ def read(path: Path) -> list[Target]:
         ) from None
 
 
-def fill(text: str, table: str, where: object) -> str:
+def fill(text: str, table: str, where: object, mark: str = MARK) -> str:
     """The text with the table between its two marks. Raises UserError where they are not there."""
-    parts = text.split(MARK)
+    parts = text.split(mark)
     if len(parts) != 3:
-        raise UserError(f"{where} has {len(parts) - 1} of the two lines {MARK} that the table goes between")
-    return f"{parts[0]}{MARK}\n\n{table}\n{MARK}{parts[2]}"
+        raise UserError(f"{where} has {len(parts) - 1} of the two lines {mark} that the table goes between")
+    return f"{parts[0]}{mark}\n\n{table}\n{mark}{parts[2]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

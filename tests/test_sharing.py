@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +84,24 @@ def test_sharing_wins_from_where_it_costs_no_more(spec: str) -> None:
     found = sharing_wins_from(unpruned, pruned)
     assert found is not None and found > 1
     assert unpruned.total(found) <= pruned.total(found) and unpruned.total(found - 1) > pruned.total(found - 1)
+
+
+def test_the_documentation_has_the_table_that_the_benchmark_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    benchmark = importlib.import_module("sharing")
+    _, table, after = (root / "docs" / "speed.md").read_text(encoding="utf-8").split(benchmark.MARK)
+    rows = benchmark.found(benchmark.METHODS, LLAVA, 5, 59)
+    assert table.strip() == benchmark.markdown(rows).strip()
+    assert rows[0].name == "upper_bound" and rows[0].each[0] == prefill(LLAVA, [640] * 32).total
+    assert "](speed/sharing.png)" in after and (root / "docs" / "speed" / "sharing.png").exists()
+
+
+def test_dead_rows_in_the_documentation_are_the_closed_forms() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "speed.md").read_text(encoding="utf-8")
+    lengths = [n + 64 for n in tokens_per_layer(LLAVA, (2,), (115,))]
+    every, engine = prefill(LLAVA, lengths), engine_prefill(LLAVA, lengths, 640, True)
+    assert f"takes `fastv@144` from {every.total / 1e12:.3f} to {engine.total / 1e12:.3f} TFLOP" in text
 
 
 def test_sharing_never_wins_over_what_shares_its_pruned_beginning() -> None:
