@@ -129,10 +129,8 @@ def table(result: dict[str, Any]) -> str:
         rate, ratio = shown(row["questions_per_second"], ".3f"), shown(row["ratio"])
         lines.append(f"| `{row['method']}` | {rate} | {ratio} | {aim} | {part} |")
     s = result["setting"]
-    more = (
-        f" {s['batch']} questions of {s['text']} tokens about an image, {s['new']} new tokens each; {s['tower']} layers "
-        "of the vision tower."
-    )
+    more = f" {s['batch']} questions of {s['text']} tokens about an image, {s['new']} new tokens each"
+    more += f"; {s['tower']} layers of the vision tower."
     return "\n".join([*lines, "", described(s) + more])
 
 
