@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from atp_eval.errors import UserError, did_you_mean
 
@@ -25,6 +25,17 @@ KINDS = {  # pydantic's words for these are Python's
 }
 
 
+def _batch_size(given: Any) -> Any:
+    """A number, or `auto`: by the memory that is free."""
+    if given == AUTO or (isinstance(given, int) and not isinstance(given, bool)) or str(given).isdigit():
+        return given if given == AUTO else int(given)
+    raise ValueError(f"batch_size = {given!r}: input should be a whole number of at least 1, or {AUTO}")
+
+
+AUTO: Literal["auto"] = "auto"
+BatchSize = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_batch_size)]
+
+
 class RunConfig(BaseModel):
     """Everything that `atp-eval run` can be told. Field names are the YAML keys and, with dashes, the options."""
 
@@ -35,7 +46,7 @@ class RunConfig(BaseModel):
     model: str = "tiny"
     suite: Literal["auto", "mini", "real"] = "auto"
     limit: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: BatchSize = 16
     output: Path | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -44,6 +55,9 @@ class RunConfig(BaseModel):
     prompt: Literal["hf", "vicuna_v1"] = "hf"
     seed: int = Field(default=0, ge=0)
     keep_images: int = Field(default=24, ge=0)
+    loaders: int = Field(default=2, ge=0, le=64)
+    cache_features: Path | None = None
+    cache_features_gb: float = Field(default=20.0, gt=0)
     resume: bool = True
 
     @model_validator(mode="before")

@@ -18,7 +18,7 @@ from bundles import small_bundle
 from PIL import Image
 
 from atp_eval.answering import Answerer
-from atp_eval.asks import Ask, batches
+from atp_eval.asks import Ask
 from atp_eval.documents import DocInfo
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
@@ -199,14 +199,6 @@ def test_logits_that_are_not_finite_are_errors_of_their_sample_only() -> None:
             embedding.copy_(saved)
     errors = [found.recorded("upper_bound", "gqa")[i].error for i in range(3)]
     assert errors == [None, "the logits were not finite; try --dtype float32", None]
-
-
-def test_batches_hold_equal_settings_and_are_the_same_each_time() -> None:
-    asks = questions(9) + [replace(a, options={"max_new_tokens": 5}) for a in questions(3, "pope")]
-    found = list(batches(asks, 4))
-    assert all(len({str(a.options) for a in batch}) == 1 for batch in found)
-    assert sorted(a.name for batch in found for a in batch) == sorted(a.name for a in asks)
-    assert [[a.name for a in b] for b in batches(asks, 4)] == [[a.name for a in b] for b in found]
 
 
 class Stop(Exception):
