@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from atp_eval.analysis.estimate import Estimate
 from atp_eval.analysis.mcnemar import mcnemar
@@ -62,9 +61,9 @@ def holm(family: Mapping[Key, Tested]) -> dict[Key, Tested]:
     known = {key: test for key, test in family.items() if np.isfinite(test.p)}
     if not known:
         return dict(family)
-    _, adjusted, _, _ = multipletests([test.p for test in known.values()], method="holm")
-    found = {
-        key: replace(test, p_holm=float(p), comparisons=len(known))
-        for (key, test), p in zip(known.items(), adjusted, strict=True)
-    }
+    adjusted, largest = {}, 0.0  # statsmodels' multipletests would collect the garbage of the whole process each time
+    for rank, (key, test) in enumerate(sorted(known.items(), key=lambda item: item[1].p)):
+        largest = max(largest, min(1.0, test.p * (len(known) - rank)))
+        adjusted[key] = largest
+    found = {key: replace(known[key], p_holm=p, comparisons=len(known)) for key, p in adjusted.items()}
     return {key: found.get(key, test) for key, test in family.items()}

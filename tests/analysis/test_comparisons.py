@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from atp_eval.analysis import comparisons
 from atp_eval.analysis.comparisons import holm, of_scores
@@ -38,6 +41,13 @@ def test_holm_by_hand() -> None:
     assert {name: test.p_holm for name, test in found.items()} == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert [test.comparisons for test in found.values()] == [3, 3, 3]
     assert [test.significant for test in found.values()] == [True, False, False]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 1e-9, 0.01, 0.01, 0.2, 0.5, 1.0]) | st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_as_statsmodels_has_it(values: list[float]) -> None:
+    found = holm({i: comparisons.Tested("bootstrap", p) for i, p in enumerate(values)})
+    assert [test.p_holm for test in found.values()] == pytest.approx(multipletests(values, method="holm")[1])
 
 
 def test_what_has_no_p_is_in_no_family() -> None:
