@@ -97,13 +97,13 @@ class Answerer:
         return self.kept.records(method, benchmark)
 
     def answer(self, asks: Sequence[Ask]) -> None:
-        """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
+        """Answer with every method whatever of this process' share is not recorded yet; `recorded` then holds it."""
         with closing(ahead(self._prepare, self._todo(asks), self.loaders)) as batches_ready:
             for batch in batches_ready:
                 self._answer_batch(batch)
 
     def _todo(self, asks: Sequence[Ask]) -> Iterator[Todo]:
-        for batch in batches(asks, self.batch_size):
+        for batch in (b for i, b in enumerate(batches(asks, self.batch_size)) if self.share.has(i)):
             missing = [m for m in self.methods if any(a.doc_id not in self.documents(m, a.benchmark) for a in batch)]
             if missing:
                 yield Todo(batch, missing)

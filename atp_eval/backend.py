@@ -49,7 +49,7 @@ class Answering(lmms):
         for name, doc in names:
             asked.setdefault(name, set()).add(doc)
         if any(docs - self.answerer.documents(m, name) for m in self.answerer.methods for name, docs in asked.items()):
-            self.answerer.answer([self._ask(request) for request in requests])
+            self.answerer.answer(self.asks(requests))
         found = {name: self.answerer.kept.answers(self.method, name) for name in asked}
         answers = [found[name][doc] for name, doc in names]
         failed = [(name, answer) for (name, _), answer in zip(names, answers, strict=True) if answer.error]
@@ -60,6 +60,10 @@ class Answering(lmms):
             )
         report_throughput(answers)
         return [GenerationResult(a.response or "", TokenCounts(a.prompt_tokens, a.new_tokens)) for a in answers]
+
+    def asks(self, requests: Sequence[Instance]) -> list[Ask]:
+        """What an Answerer answers, of lmms-eval's requests."""
+        return [self._ask(request) for request in requests]
 
     def _ask(self, request: Instance) -> Ask:
         text, options, doc_to_visual, doc_id, task, split = request.args

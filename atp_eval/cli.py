@@ -16,6 +16,7 @@ import typer
 from atp_eval import __version__
 from atp_eval.ablate_commands import ABLATE_EPILOG, ablate
 from atp_eval.annotate_commands import ANNOTATE_EPILOG, annotate
+from atp_eval.bench_commands import BENCH_EPILOG, bench
 from atp_eval.budget_commands import BUDGET_EPILOG, budget
 from atp_eval.claims_commands import CLAIMS_EPILOG, claims
 from atp_eval.compare_commands import COMPARE_EPILOG, compare
@@ -56,7 +57,13 @@ RUN_EPILOG = """
 
 `atp-eval run --config run.yaml --output runs/mine` — options given here win over the file
 
-The same command again goes on where it stopped.
+`atp-eval run --workers 2` — two processes that share the questions; where there are GPUs one each
+
+`atp-eval run --ray auto` — the same over the machines of a Ray cluster, which share the output folder
+
+`torchrun --nproc_per_node 8 -m atp_eval run --model ... --device cuda` — the same as eight ranks
+
+The same command again goes on where it stopped, with as many processes as you like. docs/scale.md says more.
 """
 
 
@@ -109,6 +116,15 @@ def run(
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on in the run folder, or start over in it.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the questions, with a model each.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|auto", help="Ray actors instead: of a cluster of this machine, or the one running."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -119,14 +135,18 @@ def run(
     given |= {k: split(given[k]) for k, split in (("tasks", split_names), ("methods", split_methods)) if k in given}
     settings = make_config(**{**(load_config(config) if config else {}), **given})
 
-    from atp_eval.run import evaluate, plan
+    from atp_eval.shards.start import start
 
     if dry_run:
+        from atp_eval.run import plan
+
         print_plan(plan(settings), as_json)
         return
     from atp_eval.records import read_run
 
-    finished = evaluate(settings)
+    finished = start(settings, workers=workers, ray=ray)
+    if finished is None:  # this process is one rank of several, and another one tells the end
+        return
     if not finished.failures or read_run(finished.folder).results():
         write_report([finished.folder], as_json=as_json)
     if finished.failures:
@@ -214,6 +234,7 @@ app.command(epilog=REPORT_EPILOG)(report)
 app.command(epilog=COMPARE_EPILOG)(compare)
 app.command(epilog=GALLERY_EPILOG)(gallery)
 app.command(epilog=ANNOTATE_EPILOG)(annotate)
+app.command(epilog=BENCH_EPILOG)(bench)
 app.command(epilog=BUDGET_EPILOG)(budget)
 app.command(epilog=CLAIMS_EPILOG)(claims)
 app.command(epilog=FLOPS_EPILOG)(flops)

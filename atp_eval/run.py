@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import transformers
 from rich.console import Console
@@ -22,9 +22,13 @@ from atp_eval.errors import TaskFailure, UserError
 from atp_eval.manifest import make_manifest, method_info
 from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, load_model
-from atp_eval.records import MANIFEST, Result, read_run
+from atp_eval.parts import gather
+from atp_eval.records import MANIFEST, Manifest, Result, read_run
 from atp_eval.rows import Answer
 from atp_eval.writer import RunWriter
+
+if TYPE_CHECKING:
+    from lmms_eval.api.task import Task
 
 
 class Finished(NamedTuple):
@@ -69,45 +73,34 @@ def evaluate(
     data); a benchmark whose scoring fails is reported in `Finished.failures`, the others are finished.
     """
     console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
-    benchmarks, specs = check_names(config)
+    check_names(config)
     began = time.perf_counter()
     if bundle is None:
         with console.status(f"Loading {escape(config.model)} ..."):
             bundle = load(config)
-    methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
     with RunWriter(config.run_folder()) as writer:
+        gather(writer.path)
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
             from atp_eval.backend import Answering
 
-            tasks = driver.load_tasks(benchmarks, config.resolved_suite)
-        limits = {b.name: whole_groups(b, config.limit) for b in benchmarks}
-        manifest = make_manifest(config, bundle, methods, benchmarks, tasks, writer.path)
+            setup = set_up(config, bundle)
+        manifest = setup.manifest(writer.path)
         writer.write_manifest(manifest)
         if not config.resume:
-            for m in methods:
-                for b in benchmarks:
-                    writer.forget(m, b.name)
+            start_over(writer, config)
         failures: list[str] = []
-        total = len(methods) * sum(driver.documents(tasks[b.name], limits[b.name]) for b in benchmarks)
-        with progress_bar(console, total) as (bar, advance):
-            answerer = Answerer(
-                bundle,
-                methods,
-                batch_size=config.batch_size,
-                writer=writer,
-                keep_images=config.keep_images,
-                say=say or (lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False)),
-                progress=advance,
-            )
-            for b in benchmarks:
+        with progress_bar(console, setup.total) as (bar, advance):
+            note = say or (lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False))
+            answerer = setup.answerer(say=note, progress=advance, writer=writer)
+            for b in setup.benchmarks:
                 bar.update(bar.task_ids[0], description=b.title)
-                for method in methods:
+                for method in setup.methods:
                     try:
                         found = driver.evaluate(
                             Answering(answerer, method),
                             b,
-                            tasks[b.name],
-                            limit=limits[b.name],
+                            setup.tasks[b.name],
+                            limit=setup.limits[b.name],
                             seed=config.seed,
                             output=writer.folder(method, b.name),
                         )
@@ -122,6 +115,59 @@ def evaluate(
         seconds = manifest.seconds + time.perf_counter() - began
         writer.write_manifest(manifest.model_copy(update={"finished": not failures, "seconds": seconds}))
     return Finished(config.run_folder(), failures)
+
+
+class Setup(NamedTuple):
+    """What every process of a run needs before it asks: solved methods by label, and the benchmarks with their tasks
+    and limits by name."""
+
+    config: RunConfig
+    bundle: Bundle
+    methods: dict[str, Method]
+    benchmarks: list[Benchmark]
+    tasks: dict[str, Task]
+    limits: dict[str, int | None]
+
+    @property
+    def total(self) -> int:
+        """Answers of all methods to all questions."""
+        return len(self.methods) * sum(driver.documents(self.tasks[name], limit) for name, limit in self.limits.items())
+
+    def answerer(
+        self, *, say: Callable[[str], None], progress: Callable[[int], None], writer: RunWriter | None = None
+    ) -> Answerer:
+        """What answers, as the settings say."""
+        config = self.config
+        return Answerer(
+            self.bundle,
+            self.methods,
+            batch_size=config.batch_size,
+            writer=writer,
+            keep_images=config.keep_images,
+            say=say,
+            progress=progress,
+        )
+
+    def manifest(self, folder: Path) -> Manifest:
+        """The manifest, with what `folder` holds already. Raises UserError for another protocol's."""
+        return make_manifest(self.config, self.bundle, self.methods, self.benchmarks, self.tasks, folder)
+
+
+def set_up(config: RunConfig, bundle: Bundle) -> Setup:
+    """Solve the methods for the model and load the benchmarks. Raises UserError and TaskFailure as `evaluate` does."""
+    benchmarks, specs = check_names(config)
+    methods = {spec.label: spec.solve(bundle.geometry) for spec in specs}
+    tasks = driver.load_tasks(benchmarks, config.resolved_suite)
+    limits = {b.name: whole_groups(b, config.limit) for b in benchmarks}
+    return Setup(config, bundle, methods, benchmarks, tasks, limits)
+
+
+def start_over(writer: RunWriter, config: RunConfig) -> None:
+    """Forget what an earlier run has answered, as --no-resume asks."""
+    benchmarks, specs = check_names(config)
+    for method in specs:
+        for b in benchmarks:
+            writer.forget(method.label, b.name)
 
 
 def make_result(

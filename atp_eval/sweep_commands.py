@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.errors import UserError
 from atp_eval.terminal import Json, console, print_json, print_plan, split_names
 
 SWEEP_EPILOG = """
@@ -73,20 +72,16 @@ def sweep(
     from atp_eval.sweep.settings import load_sweep
 
     found = load_sweep(config)
-    if ray not in (None, "local", "auto"):
-        raise UserError(f"--ray {ray}: write --ray local, a cluster of this machine, or --ray auto, the one that runs")
     options: dict[str, Any] = {"tasks": split_names(tasks) if tasks else None, "limit": limit, "device": device}
     options |= {"shard": Shard.parse(shard) if shard else WHOLE, "others": others or ()}
     if dry_run:
         print_plan(plan(found, output, **options), as_json)
         return
+    from atp_eval.shards.together import Workers
     from atp_eval.sweep.kinds import KINDS
     from atp_eval.sweep.run import ENDINGS, run_sweep
-    from atp_eval.sweep.together import Workers
 
-    options["workers"] = (
-        Workers(workers, "auto" if ray == "auto" else "local" if ray else None) if workers or ray else None
-    )
+    options["workers"] = Workers.of(workers, ray)
     table, where = run_sweep(found, Path(config).stem, output, answer=not table_only, **options)
     if as_json:
         print_json(table.to_json() | {"files": str(where.resolve())})

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from atp_eval.analysis.reading import UPPER_BOUND
-from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
+from atp_eval.benchmarks import get_benchmark
 from atp_eval.config import RunConfig, make_config
 from atp_eval.cost import Geometry
 from atp_eval.engine import model_geometry
@@ -20,10 +20,10 @@ from atp_eval.errors import UserError
 from atp_eval.manifest import method_info
 from atp_eval.methods import get_method
 from atp_eval.models import model_config
+from atp_eval.parts import PARTS
 from atp_eval.records import MANIFEST, RESULT, SAMPLES, read_run, slug
 from atp_eval.run import check_names
-from atp_eval.scenes.suite import QUESTIONS
-from atp_eval.sweep.parts import PARTS
+from atp_eval.shards.units import questions
 from atp_eval.sweep.settings import Sweep, Trial, methods, trials
 from atp_eval.sweep.words import reasons
 
@@ -175,12 +175,6 @@ def finished(folders: Iterable[Path], infos: Infos) -> set[tuple[str, str]]:
         for task in manifest.benchmarks
         if (folder / slug(label) / task / RESULT).exists()
     }
-
-
-def questions(benchmark: Benchmark, run: RunConfig) -> int:
-    """How many documents of a benchmark a run asks about."""
-    whole = QUESTIONS if run.resolved_suite == "mini" else benchmark.documents
-    return min(whole, whole_groups(benchmark, run.limit) or whole)
 
 
 def _dealt(every: Sequence[Trial], shard: Shard) -> list[Any]:

@@ -13,14 +13,15 @@ from rich.console import Console
 
 from atp_eval.config import RunConfig
 from atp_eval.errors import TaskFailure, UserError
+from atp_eval.parts import gather
 from atp_eval.plotting import write_chart
 from atp_eval.records import MANIFEST, Manifest, Run, read_run
 from atp_eval.run import evaluate
+from atp_eval.shards.together import Workers
 from atp_eval.sweep.kinds import KINDS, Kind, Shown
-from atp_eval.sweep.parts import gather
 from atp_eval.sweep.planning import WHOLE, Planned, Shard, plan
 from atp_eval.sweep.settings import Sweep
-from atp_eval.sweep.together import Workers, answer_together
+from atp_eval.sweep.together import answer_together
 from atp_eval.writer import RunWriter, write_atomically
 
 ENDINGS = ("png", "svg", "pdf")

@@ -20,13 +20,15 @@ from rich.console import Console
 from atp_eval.answering import Answerer
 from atp_eval.config import make_config
 from atp_eval.errors import TaskFailure, UserError
+from atp_eval.parts import PARTS, lend
 from atp_eval.records import SAMPLES, read_run, read_samples
-from atp_eval.sweep import crews, plan, run_sweep, together
-from atp_eval.sweep.parts import PARTS, lend
+from atp_eval.shards import crews, together
+from atp_eval.shards.together import Workers
+from atp_eval.shards.units import Outcome, Unit, UnitWorker
+from atp_eval.shards.watch import Display, Lines
+from atp_eval.sweep import plan, run_sweep
 from atp_eval.sweep.settings import Sweep, load_sweep
-from atp_eval.sweep.together import Workers
-from atp_eval.sweep.units import AnswerUnit, Outcome, Unit, units
-from atp_eval.sweep.watch import Display, Lines
+from atp_eval.sweep.units import units
 from sweep.files import write
 
 FAMILIES = [
@@ -131,14 +133,14 @@ def test_what_stopped_workers_have_answered_is_not_asked_again(
     asked: list[int] = []
     answer = Answerer._answer_batch
     monkeypatch.setattr(
-        Answerer, "_answer_batch", lambda self, batch, methods: (asked.append(len(batch)), answer(self, batch, methods))
+        Answerer, "_answer_batch", lambda self, batch: (asked.append(len(batch.loaded)), answer(self, batch))
     )
     run_sweep(sweep, "mine", tmp_path, console=Console(quiet=True))
     assert sum(asked) == 4
     assert answers(run) == answers(serial)
 
 
-class Dying(AnswerUnit):
+class Dying(UnitWorker):
     """Answers gqa; dies of mme."""
 
     def __call__(self, unit: Unit) -> Any:
@@ -150,7 +152,7 @@ class Dying(AnswerUnit):
 def test_a_unit_that_kills_its_workers_is_named_in_the_end_and_the_rest_is_there(
     sweep: Sweep, serial: Path, tmp_path: Path, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crews, "AnswerUnit", Dying)
+    monkeypatch.setattr(crews, "UnitWorker", Dying)
     monkeypatch.setattr(together, "TRIES", 1)
     monkeypatch.setattr("atp_eval.sweep.units.MOST", 99)
     monkeypatch.setattr("atp_eval.sweep.units.EACH", 1)
@@ -168,7 +170,7 @@ def test_a_unit_that_kills_its_workers_is_named_in_the_end_and_the_rest_is_there
 def test_units_hold_every_open_cell_once_and_few_methods_each(sweep: Sweep, tmp_path: Path) -> None:
     planned = plan(sweep, tmp_path)
     for workers in (1, 2, 5, 100):
-        found = units(planned, tmp_path / PARTS, workers)
+        found = units(planned, workers)
         cells = [cell for unit in found for cell in unit.cells]
         assert sorted(cells) == sorted((m, t) for m in planned.run.methods for t in planned.run.tasks)
         assert len(found) >= min(len(cells), 4 * workers)
@@ -179,7 +181,7 @@ def test_units_hold_every_open_cell_once_and_few_methods_each(sweep: Sweep, tmp_
 
 def test_units_leave_out_what_is_finished(sweep: Sweep, serial: Path) -> None:
     planned = plan(sweep, serial.parent)
-    assert units(planned, serial / PARTS, 2) == []
+    assert units(planned, 2) == []
 
 
 def test_lines_are_counted_as_they_come(tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_lines_are_counted_as_they_come(tmp_path: Path) -> None:
 
 def test_a_terminal_sees_a_bar_for_each_worker(sweep: Sweep, tmp_path: Path) -> None:
     console = Console(record=True, width=120, force_terminal=True, file=(tmp_path / "said").open("w"))
-    one, two, *_ = found = units(plan(sweep, tmp_path), tmp_path / PARTS, 2)
+    one, two, *_ = found = units(plan(sweep, tmp_path), 2)
     done: list[Unit] = []
     with Display(console, found, 2, done.append) as display:
         display.started(0, one)

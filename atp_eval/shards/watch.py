@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from atp_eval.sweep.units import Outcome, Unit
+from atp_eval.shards.units import Outcome, Unit
 from atp_eval.workers import TRIES, Watcher
 
 
@@ -37,7 +37,7 @@ class Display(Watcher[Unit]):
     back: called with each unit that is done, or whose workers all died, before its line is shown.
     """
 
-    def __init__(self, console: Console, units: list[Unit], size: int, back: Callable[[Unit], None]) -> None:
+    def __init__(self, console: Console, units: Sequence[Unit], size: int, back: Callable[[Unit], None]) -> None:
         columns = (
             TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("answers"),
             TimeElapsedColumn(), TimeRemainingColumn(),

@@ -1,4 +1,4 @@
-"""Which workers a sweep gets: processes or actors of a Ray cluster, one a GPU, or sharing the processor's cores."""
+"""Which workers a run gets: processes or actors of a Ray cluster, one a GPU, or sharing the processor's cores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from atp_eval.config import RunConfig
 from atp_eval.errors import UserError
-from atp_eval.sweep.units import AnswerUnit
+from atp_eval.shards.units import UnitWorker
 from atp_eval.workers import Crew, Processes
 
 Where = Literal["local", "auto"]
@@ -20,9 +20,9 @@ def processes(run: RunConfig, workers: int) -> Crew:
     gpus = torch.cuda.device_count() if run.device in ("auto", "cuda") else 0
     if gpus:
         check_gpus(workers, gpus)
-        return Processes([AnswerUnit(f"cuda:{i}") for i in range(workers)])
+        return Processes([UnitWorker(f"cuda:{i}") for i in range(workers)])
     check_device(run, workers)
-    return Processes([AnswerUnit(threads=share(cores(), workers)) for _ in range(workers)])
+    return Processes([UnitWorker(threads=share(cores(), workers)) for _ in range(workers)])
 
 
 def actors(run: RunConfig, where: Where, workers: int | None) -> Crew:
@@ -35,10 +35,10 @@ def actors(run: RunConfig, where: Where, workers: int | None) -> Crew:
     count = workers or gpus or max(1, has.cpus)
     if gpus:
         check_gpus(count, gpus)
-        return Actors([AnswerUnit("cuda")] * count, cpus=1, gpus=1)  # Ray shows an actor its own GPU only
+        return Actors([UnitWorker("cuda")] * count, cpus=1, gpus=1)  # Ray shows an actor its own GPU only
     check_device(run, count)
     threads = share(has.cpus, count)
-    return Actors([AnswerUnit(threads=threads)] * count, cpus=min(threads, has.cpus) if count <= has.cpus else 0)
+    return Actors([UnitWorker(threads=threads)] * count, cpus=min(threads, has.cpus) if count <= has.cpus else 0)
 
 
 def check_gpus(workers: int, gpus: int) -> None:

@@ -1,12 +1,14 @@
-"""A run folder whose cells are lent to workers: each answers in a part of its own, and what it wrote comes back.
+"""A run folder that several processes fill: each answers in a part of its own, and what it wrote comes back.
 
 Only one process may write a run folder, so the process that shares out the work holds it, and every unit of work has a
-part, `RUN/.parts/NAME`, which is a run folder too. Cells (a method's folder of a benchmark) move between the two, a
-rename each, with whatever is in them: nothing that was answered is lost or copied, whoever is killed.
+part, `RUN/.parts/NAME`, which is a run folder too. Cells (a method's folder of a benchmark) are lent to a part, a
+rename each, and come back like that; where the run folder has the cell as well, since each part has a share of its
+questions, the rows are added to it. Nothing that was answered is lost, whoever is killed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,8 @@ from filelock import FileLock, Timeout
 
 from atp_eval.errors import UserError
 from atp_eval.records import IMAGES, MANIFEST, RESULT, SAMPLES, Manifest, read_run, slug
-from atp_eval.writer import write_atomically
+from atp_eval.rows import read_columns
+from atp_eval.writer import repair, write_atomically
 
 PARTS = ".parts"
 PATIENCE = 10.0  # seconds until a worker that was ended has let go of its part
@@ -73,18 +76,30 @@ def _joined(run: Path, part: Manifest) -> Manifest:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a cell. Where both are there (a process was killed between two steps) the one with more in it stays."""
+    """Rename a cell. Where both are there, the rows of both stay; of a document that both have, those of the finished
+    cell."""
     if not source.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and (target / RESULT).exists() >= (source / RESULT).exists():
+        _add(source / SAMPLES, target / SAMPLES)
+        return
     if target.exists():
-        if _worth(target) >= _worth(source):
-            return
+        _add(target / SAMPLES, source / SAMPLES)
         shutil.rmtree(target)
     source.rename(target)
 
 
-def _worth(cell: Path) -> tuple[bool, int]:
-    """Whether a cell is finished, and how many bytes of answers it has."""
-    samples = cell / SAMPLES
-    return (cell / RESULT).exists(), samples.stat().st_size if samples.exists() else 0
+def _add(source: Path, target: Path) -> None:
+    """Append the rows of documents that the target lacks; they are on the disk then, since the source will go."""
+    if not source.exists():
+        return
+    repair(source)
+    target.touch()
+    repair(target)
+    known = set(read_columns(target, ["doc_id"])["doc_id"].to_pylist())
+    documents = read_columns(source, ["doc_id"])["doc_id"].to_pylist()
+    with source.open("rb") as rows, target.open("ab") as file:
+        file.writelines(row for doc, row in zip(documents, rows, strict=True) if doc not in known)
+        file.flush()
+        os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 from synthetic import FakeMethod, plain_picture, write_run
 
+from atp_eval import parts
 from atp_eval.errors import UserError
+from atp_eval.parts import PARTS, gather, lend, take_back
 from atp_eval.records import IMAGES, RESULT, SAMPLES, read_run, slug
-from atp_eval.sweep import parts
-from atp_eval.sweep.parts import PARTS, gather, lend, take_back
 
 METHODS = {"upper_bound": FakeMethod(0.9), "grid@144:layer=0": FakeMethod(0.5), "fastv@144": FakeMethod(0.6)}
 CELLS = [(method, "gqa") for method in METHODS]
@@ -79,16 +80,32 @@ def test_of_two_the_finished_cell_stays(tmp_path: Path, finished: str) -> None:
     assert (run / "fastv@144" / "gqa" / RESULT).exists()
 
 
-def test_of_two_unfinished_cells_the_one_with_more_answers_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ["", '{"schema_version":1,"meth'])
+def test_of_two_unfinished_cells_the_rows_of_both_stay_each_document_once(tmp_path: Path, torn: str) -> None:
     run = answered(tmp_path / "run", ["fastv@144"])
     part = answered(run / PARTS / "p", ["fastv@144"], seed=1)
-    for folder in (run, part):
-        (folder / "fastv@144" / "gqa" / RESULT).unlink()
-    samples = run / "fastv@144" / "gqa" / SAMPLES
-    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:2]))
-    whole = found(part)["fastv@144/gqa"]
+    for folder, documents in ((run, slice(0, 2)), (part, slice(1, 4))):
+        cell = folder / "fastv@144" / "gqa"
+        (cell / RESULT).unlink()
+        (cell / SAMPLES).write_text("".join((cell / SAMPLES).read_text().splitlines(keepends=True)[documents]) + torn)
+    mine, theirs = (found(folder)["fastv@144/gqa"].splitlines() for folder in (run, part))
     take_back(run, part)
-    assert found(run)["fastv@144/gqa"] == whole
+    rows = found(run)["fastv@144/gqa"].splitlines()
+    assert rows == [*mine[:2], *theirs[1:3]]  # document 1 is the run folder's
+    assert [json.loads(row)["doc_id"] for row in rows] == [0, 1, 2, 3]
+    assert not part.exists()
+
+
+def test_rows_are_added_to_a_finished_cell_that_a_greater_limit_asks_more_of(tmp_path: Path) -> None:
+    run = answered(tmp_path / "run", ["fastv@144"])
+    part = answered(run / PARTS / "p", ["fastv@144"], seed=1)
+    cell = part / "fastv@144" / "gqa"
+    (cell / RESULT).unlink()
+    (cell / SAMPLES).write_text((cell / SAMPLES).read_text().replace('"doc_id":', '"doc_id":1'))
+    before, new = found(run)["fastv@144/gqa"], found(part)["fastv@144/gqa"]
+    take_back(run, part)
+    assert found(run)["fastv@144/gqa"] == before + new
+    assert (run / "fastv@144" / "gqa" / RESULT).exists()
 
 
 def test_a_part_that_is_being_written_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
