@@ -13,7 +13,7 @@ from atp_eval.terminal import Json, console, print_json, print_plan, split_metho
 if TYPE_CHECKING:
     from atp_eval.bench.plan import Plan
 
-KINDS = ("methods", "growth")
+ROUNDS = {"methods": 7, "growth": 6}
 
 BENCH_EPILOG = """
 **Examples**
@@ -62,21 +62,27 @@ def bench(
         str | None, typer.Option(help="Tokens to write; growth: several.  [default: 16; growth: 16,32,64,128,256]")
     ] = None,
     text_tokens: Annotated[int, typer.Option(help="Tokens beside the image's, with random weights.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Measured rounds; intervals need 6.")] = 7,
+    rounds: Annotated[
+        int | None, typer.Option(help="Measured rounds; intervals need 6.  [default: 7; growth: 6]", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="`auto`, `float32`, `bfloat16`, `float16`.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder.  [default: one a set of settings in runs/]")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on in the folder, or start over in it.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on in the folder, or start over in it.")
+    ] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Write figures as PDF and PNG too.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and operations; measure nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan, memory and operations; measure nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure time, memory and operations of pruned models side by side, at true geometry and without weights if need
     be."""
-    if what not in KINDS:
-        raise unknown("bench", what, KINDS)
+    if what not in ROUNDS:
+        raise unknown("bench", what, ROUNDS)
     from atp_eval.bench.plan import Wanted, make_plan
 
     plan = make_plan(
@@ -91,7 +97,7 @@ def bench(
             tokens=whole_numbers("--tokens", tokens),
             news=whole_numbers("--new-tokens", new_tokens),
             text=text_tokens,
-            rounds=rounds,
+            rounds=ROUNDS[what] if rounds is None else rounds,
             device=device,
             dtype=dtype,
         )
@@ -106,7 +112,14 @@ def measure(plan: Plan, output: Path, resume: bool, figures: bool, as_json: bool
     """Run it under a bar, write its files and print what a person or a program wants of it."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from atp_eval.analysis.bench import summarise_bench
     from atp_eval.bench.run import run_bench
@@ -119,7 +132,9 @@ def measure(plan: Plan, output: Path, resume: bool, figures: bool, as_json: bool
         TimeRemainingColumn(),
     )  # fmt: skip
     for place, why in plan.refused.items():
-        errors.print(f"[yellow]not run[/yellow] {escape(str(plan.settings.cells[place]))}: {escape(why)}", soft_wrap=True)
+        errors.print(
+            f"[yellow]not run[/yellow] {escape(str(plan.settings.cells[place]))}: {escape(why)}", soft_wrap=True
+        )
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task("Starting", total=None)
         run_bench(

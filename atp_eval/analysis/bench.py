@@ -1,4 +1,4 @@
-"""What a bench says: a row a cell with medians over rounds, ratios within rounds, and shares of what the machine can do."""
+"""What a bench says: medians over rounds, ratios within rounds, and shares of what the machine can do."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class Roofline(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A cell that ran. Of one question: tokens, its mean over layers and samples; low, high: of the samples; kv_bytes:
-    of visual tokens in bf16, as Table 6 counts; flops; paper_macs: Eq. 15. Of the whole batch: seconds by stage, `first`
-    (vision and prefill: until the first new token) and `total`; peak_bytes. ratio_*: to the unpruned model's, in the
-    same round; None for itself. rooflines: by stage; none of a stage that took no time.
+    """A cell that ran.
+
+    Of one question: tokens, its mean over layers and samples; low, high: of the samples; kv_bytes: of visual tokens in
+    bf16, as Table 6 counts; flops; paper_macs: Eq. 15. Of the whole batch: seconds by stage, `first` (vision and
+    prefill: until the first new token) and `total`; peak_bytes. ratio_*: to the unpruned model's, in the same round;
+    None for itself. rooflines: by stage; none of a stage that took no time.
     """
 
     cell: Cell

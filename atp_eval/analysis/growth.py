@@ -92,9 +92,7 @@ VISION = Quantity("vision", "vision tower", _seconds("vision"))
 PREFILL = Quantity("prefill", "prefill", _seconds("prefill"))
 STEP = Quantity("step", "a new token", _step)
 DECODE = Quantity("decode", "decoding", _seconds("decode"))
-MEMORY = Quantity(
-    "memory", "memory on top of weights", lambda row: None if row.peak_bytes is None else Interval(row.peak_bytes), False
-)
+MEMORY = Quantity("memory", "memory", lambda row: None if row.peak_bytes is None else Interval(row.peak_bytes), False)
 VARIED = (
     (TOKENS, (VISION, PREFILL, STEP, MEMORY)),
     (BATCH, (VISION, PREFILL, STEP, MEMORY)),
@@ -135,7 +133,9 @@ def operations(summary: BenchSummary, method: str) -> Fit | None:
     rows = [r for r in summary.rows if r.cell.method == method]
     attention = rows[0].cell.attention if rows else ""
     base = (_commonest([r.cell.batch for r in rows]), _commonest([r.cell.new for r in rows]))
-    points = {r.cell.tokens: r.flops for r in rows if (r.cell.batch, r.cell.new, r.cell.attention) == (*base, attention)}
+    points = {
+        r.cell.tokens: r.flops for r in rows if (r.cell.batch, r.cell.new, r.cell.attention) == (*base, attention)
+    }
     return fit(sorted(points), [points[x] for x in sorted(points)])
 
 

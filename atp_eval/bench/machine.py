@@ -40,9 +40,10 @@ def machine_name(device: torch.device) -> str:
     if device.type != "cpu":
         return found
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else [platform.processor()]  # fmt: skip
-    return f"{names[0]}, {found}" if names and names[0] else found
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {found}" if name else found
 
 
 def _versions(device: torch.device) -> dict[str, str]:

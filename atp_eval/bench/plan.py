@@ -186,7 +186,9 @@ def make_plan(wanted: Wanted) -> Plan:
     full = model_geometry(config).num_layers
     if wanted.layers is not None:
         if not random:
-            raise UserError(f"--layers {wanted.layers} cuts a model short, whose answers then mean nothing; add --random-weights")
+            raise UserError(
+                f"--layers {wanted.layers} cuts a model short, whose answers then mean nothing; add --random-weights"
+            )
         if not 1 <= wanted.layers <= full:
             raise UserError(f"--layers {wanted.layers}: {name} has 1 to {full}")
         config.text_config.num_hidden_layers = wanted.layers
@@ -306,7 +308,9 @@ def _untrained(spec: str, method: Method, geometry: ModelGeometry) -> Stages:
     elif kind == "kv" and share.endswith("%"):
         average = float(share[:-1]) / 100 * geometry.cells
     else:
-        raise UserError(f"{spec}: with random weights atp takes a budget of tokens or a share of KV, such as atp@kv=25%")
+        raise UserError(
+            f"{spec}: with random weights atp takes a budget of tokens or a share of KV, such as atp@kv=25%"
+        )
     if average > geometry.cells:
         raise UserError(f"{spec}: an image has only {geometry.cells} visual tokens; ask for at most that many")
     return paper_stages(average, geometry)
@@ -322,10 +326,8 @@ def refusals(plan: Plan) -> dict[int, str]:
             found[place] = str(error)
             continue
         if plan.weights + plan.needs[place] > free:
-            found[place] = (
-                f"needs about {gigabytes(plan.weights + plan.needs[place])}, {gigabytes(free)} are free; take a smaller "
-                "batch or fewer --layers"
-            )
+            need = gigabytes(plan.weights + plan.needs[place])
+            found[place] = f"needs about {need}, {gigabytes(free)} are free; take a smaller batch or fewer --layers"
     if plan.weights + min(plan.needs) > free:
         raise UserError(_too_large(plan, free))
     if len(found) == len(plan.settings.cells):

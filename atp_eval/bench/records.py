@@ -158,7 +158,9 @@ def read_bench(folder: Path) -> tuple[Bench, list[Measured]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(f"{folder} is not a bench: it holds no {BENCH}. `atp-eval bench --output DIR` makes one") from None
+        raise UserError(
+            f"{folder} is not a bench: it holds no {BENCH}. `atp-eval bench --output DIR` makes one"
+        ) from None
     except ValueError:
         raise UserError(f"{path} is not JSON; the bench is damaged, measure again") from None
     version = data.get("schema_version") if isinstance(data, dict) else None

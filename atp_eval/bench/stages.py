@@ -1,4 +1,4 @@
-"""One run of a cell: the vision tower, then `generate`, with stamps between; and a run that counts instead of timing."""
+"""One run of a cell: the vision tower, then `generate`, with stamps between; and one that counts instead of timing."""
 
 from __future__ import annotations
 
@@ -101,9 +101,7 @@ def timed(subject: Subject, method: Method, cell: Cell, clock: Clock) -> Stages:
         write(model, sample, features, cell.new, lambda token: None if token else stamps.append(clock.stamp()))
         stamps.append(clock.stamp())
     started, encoded, asked, answered, written = stamps
-    return Stages(
-        clock.seconds(started, encoded), clock.seconds(asked, answered), clock.seconds(answered, written)
-    )
+    return Stages(clock.seconds(started, encoded), clock.seconds(asked, answered), clock.seconds(answered, written))
 
 
 def survey(subject: Subject, method: Method, cell: Cell) -> Survey:

@@ -65,7 +65,9 @@ def paper_stages(average: float, geometry: Geometry) -> Stages:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if reached(middle) < average else (low, middle)
-    return Stages(layers, min(counts(low), counts(high), key=lambda keep: abs(_average(geometry, layers, keep) - average)))
+    return Stages(
+        layers, min(counts(low), counts(high), key=lambda keep: abs(_average(geometry, layers, keep) - average))
+    )
 
 
 PAPER_CELLS = 576
@@ -116,7 +118,9 @@ def fitted_atp(model: Any, stages: Stages, label: str, read: Callable[[], object
     for module in modules:
         cast(ThresholdModule, module).head_s.bias.fill_(SPATIAL)
     points = len(stages.layers)
-    adapter = Adapter(AdapterConfig(base=base, options=options), modules, torch.zeros(points, 2), torch.zeros(0, points))
+    adapter = Adapter(
+        AdapterConfig(base=base, options=options), modules, torch.zeros(points, 2), torch.zeros(0, points)
+    )
     adapter = adapter.to(model.device)
     with prune(model, Fitting(adapter="untrained", trained=adapter, wanted=stages.keep), **given):
         read()

@@ -1,4 +1,4 @@
-"""What a page shows of a bench: tables after the paper's Table 6 and supplementary Table 3, times by stage, the machine.
+"""What a page shows of a bench: tables after the paper's Table 6 and supplementary Table 3, and times by stage.
 
 Times of random weights stand for themselves: nothing here is set against a score.
 """
@@ -69,8 +69,9 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchParts:
-    """Of a page's section. id: of its elements. heading: of a page of its own. unit, digits: of times. claims: heads and rows that the paper prints for
-    this model, none for others. growth: of a bench of growth, which has no tables. csv: all figures."""
+    """Of a page's section. id: of its elements; heading: of a page of its own. unit, digits: of times. claims: what the
+    paper prints of this model; nothing for others. growth: of a bench of growth, which has no tables. csv: all figures.
+    """
 
     id: str
     heading: str
@@ -100,7 +101,7 @@ def find_benches(runs: Sequence[Path], given: Sequence[Path]) -> list[Path]:
 
 
 def bench_sections(folders: Sequence[Path], known: Callable[[str], int] | None = None) -> tuple[BenchParts, ...]:
-    """The parts of each. known: series of labels that the page has already. Raises UserError for a folder that is none."""
+    """The parts of each. known: series of labels that the page has. Raises UserError for a folder that is none."""
     return tuple(
         bench_parts(summarise_bench(folder), f"bench-{place}", known) for place, folder in enumerate(folders, 1)
     )
@@ -111,7 +112,9 @@ def numbers(labels: Sequence[str], known: Callable[[str], int] | None) -> dict[s
     found: dict[str, int] = {}
     for label in labels:
         try:
-            found[label] = known(label) if known else 0 if label == labels[0] else 1 + sum(1 for n in found.values() if n)
+            found[label] = (
+                known(label) if known else 0 if label == labels[0] else 1 + sum(1 for n in found.values() if n)
+            )
         except KeyError:
             found[label] = 1 + max([*found.values(), 0])
     return found
@@ -224,7 +227,11 @@ def backends(summary: BenchSummary, series: dict[str, int], factor: float) -> li
 def claims() -> tuple[Claim, ...]:
     """Table 6 and supplementary Table 3 as printed."""
     tables = {table.key: table for table in claimed_tables()}
-    rows = [(f"{tables[key].name}: {row.label}", row) for key in ("efficiency", "flash_attention") for row in tables[key].rows]
+    rows = [
+        (f"{tables[key].name}: {row.label}", row)
+        for key in ("efficiency", "flash_attention")
+        for row in tables[key].rows
+    ]
     found = []
     for label, row in rows:
         shown = (row.figures.get(name) for name in ("kv_mb", "cuda_ms", "reduction_pct", "tflops"))

@@ -37,9 +37,9 @@ def _block(parts: BenchParts, place: int) -> Table:
     block = parts.blocks[place]
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{block.title}, times in {parts.unit}", title_justify="left", pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )  # fmt: skip
-    table.add_column("method", overflow="fold", min_width=12)
+    table.add_column("method", overflow="fold", min_width=11)
     heads = ["tokens", "KV\nMB", "vision", "prefill", "decode", "first\nratio", "in all\nratio", "TFLOP"]
     for head in heads + (["peak\nMB"] if parts.memory else []):
         table.add_column(head, justify="right", no_wrap=True)
@@ -59,7 +59,6 @@ def _cells(parts: BenchParts, line: BenchRow) -> list[str]:
         f"{row.flops / 1e12:.2g}",
         *([f"{row.peak_bytes / 1e6:.3g}" if row.peak_bytes is not None else "-"] if parts.memory else []),
     ]
-
 
 
 def _ratio(row: Row, found: Interval | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from atp_eval.analysis.bench import BenchSummary
 from atp_eval.analysis.growth import ANSWER, BATCH, SHARE, TOKENS, Axis, Curve, Fit, curves, operations, points_frame
@@ -20,16 +20,17 @@ from atp_eval.reporting.labels import short
 
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of backends
 PANEL = 2.5  # inches high
+LEAST_SPAN = 20.0  # from the bottom of a plot to its top, as a factor: at least one power of ten is marked
 
 
 @dataclass(frozen=True)
 class GrowthRow:
-    """A curve's terms in the units of `unit`; none of them where it has too few points."""
+    """A curve's terms in `unit`, each with its bounds; none of them where it has too few points."""
 
     curve: Curve
     number: int
     unit: str
-    terms: tuple[Interval, Interval, Interval] | None
+    terms: tuple[tuple[str, str], ...]
     bend: str
     share: float | None
 
@@ -98,7 +99,7 @@ def _row(curve: Curve, series: dict[str, int]) -> GrowthRow:
     factor, unit = (1e3, "ms") if curve.quantity.seconds else (1e-6, "MB")
     fit = curve.fit
     if fit is None:
-        return GrowthRow(curve, series[curve.method], unit, None, "too few points", None)
+        return GrowthRow(curve, series[curve.method], unit, (), "too few points", None)
     per = 1000.0 if curve.axis.key == TOKENS.key else 1.0  # terms a thousand tokens have digits to read
     terms = (
         fit.constant.scaled(factor),
@@ -111,7 +112,14 @@ def _row(curve: Curve, series: dict[str, int]) -> GrowthRow:
         bend = f"beyond {max(curve.xs):,}"
     else:
         bend = f"{fit.bend.value:,.0f} {_bounds(fit.bend)}"
-    return GrowthRow(curve, series[curve.method], unit, terms, bend, fit.share)
+    said = tuple((digits(t.value), f"[{digits(t.low)}, {digits(t.high)}]") for t in terms)
+    return GrowthRow(curve, series[curve.method], unit, said, bend, fit.share)
+
+
+def digits(value: float) -> str:
+    """Three digits, however large: `0.0123`, `1,230`; what is rounding alone is 0."""
+    text = "0" if abs(value) < 1e-9 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "\u2212")
 
 
 def chart(found: Sequence[Curve], axis: Axis, series: dict[str, int], name: str) -> Chart:
@@ -174,7 +182,12 @@ def panel(axes: Axes, found: Sequence[Curve], axis: Axis, series: dict[str, int]
     ticks = sorted({x for curve in found for x in curve.xs})
     axes.set_xticks(ticks, [f"{x:,}" for x in ticks], rotation=45 if max(ticks) > 999 else 0)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_ylim()
+    if high / low < LEAST_SPAN:  # or noise would fill the plot
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / LEAST_SPAN**0.5, middle * LEAST_SPAN**0.5)
     axes.tick_params(axis="x", labelcolor=INK)
 
 
