@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,13 @@ class Prompt(NamedTuple):
     position: Tensor
 
 
+class Steps(Protocol):
+    """What takes prompts that were read further, token by token."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits [B, vocabulary] behind tokens [B]."""
+
+
 def decodable(model: Any) -> bool:
     """Whether `greedy` knows this model: its decoder is a stock one, in one place, and attends to all that is there."""
     text = model.model.language_model
@@ -107,24 +114,26 @@ def greedy(
     attention_mask: Tensor,
     plan: Greedy,
     look_every: int | None = None,
+    new_decoder: Callable[[Any, Cache, Sequence[Prompt], int], Steps] | None = None,
     **inputs: Any,
 ) -> Tensor:
     """[B, L + new] token ids: the prompts [B, L] and what the model says to them, as `generate` gives them.
 
     inputs: what else the model takes with the prompts (`pixel_values`). look_every: steps between looks at whether all
-    rows have ended; the answer is the same. Only for a model that is `decodable`.
+    rows have ended; the answer is the same. new_decoder: makes what takes the steps, called like Decoder, the default.
+    Only for a model that is `decodable`.
     """
     steps = look_every or (1 if input_ids.device.type == "cpu" else GPU_LOOKS_EVERY)
     rows, cache = _Rows(input_ids, plan), GrowingCache(model.config, plan.new_tokens)
     tokens = rows.add(_read(model, cache, input_ids, attention_mask, **inputs))
-    decoder: Decoder | None = None
+    decoder: Steps | None = None
     with ExitStack() as stack:
         for step in range(1, plan.new_tokens):
             if rows.can_end and step % steps == 0 and rows.ended():
                 break
             if decoder is None:
                 stack.enter_context(fast_linears(model, len(input_ids)))
-                decoder = Decoder(model, cache, prompts_of(model, attention_mask), plan.new_tokens)
+                decoder = (new_decoder or Decoder)(model, cache, prompts_of(model, attention_mask), plan.new_tokens)
             tokens = rows.add(decoder.step(tokens))
     return rows.ids()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from atp_eval.engine import ModelGeometry, VisionStates, recorded
 from atp_eval.engine.cache import MOST_ROOM, GrowingCache
 from atp_eval.engine.decode import Greedy, decodable, greedy
+from atp_eval.engine.fixed import Mode, fixed_decoder
 from atp_eval.errors import UserError
 from atp_eval.models.pictures import ImageMode, seen, squared
 
@@ -120,10 +122,12 @@ class Bundle:
         given = [image for image in features if image is not None]
         return inputs | ({"features": torch.stack(given).to(self.device, self.dtype)} if given else {})
 
-    def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+    def generate(self, inputs: dict[str, Tensor], *, decode: Mode | None = None, **options: Any) -> Tensor:
         """[B, L + new] token ids, prompts included. Options are those of transformers' `generate`; greedy without any.
 
         Plain greedy answers come from the engine's own loop, the same ones sooner; all others from `generate`.
+        decode: for plain greedy answers on a GPU, "graph" or "compiled" (see `engine.fixed`); tokens are the same but
+        for near ties.
         """
         options = {"do_sample": False, **options}
         prompts: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
@@ -133,7 +137,8 @@ class Bundle:
         plan = Greedy.of(model.generation_config, options)
         with encoded_already(self.model):
             if plan is not None and decodable(model):
-                return greedy(self.model, plan=plan, **prompts)
+                decoder = None if decode is None else partial(fixed_decoder, mode=decode)
+                return greedy(self.model, plan=plan, new_decoder=decoder, **prompts)
             if not options.keys() & {"past_key_values", "cache_implementation", "use_cache"}:
                 options["past_key_values"] = GrowingCache(model.config, options.get("max_new_tokens") or MOST_ROOM)
             output = model.generate(**prompts, **options)

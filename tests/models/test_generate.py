@@ -11,6 +11,7 @@ from PIL import Image
 
 from atp_eval.engine import prune
 from atp_eval.engine.cache import GrowingCache
+from atp_eval.engine.fixed import FixedDecoder
 
 
 def question() -> tuple[Any, dict[str, Any]]:
@@ -55,3 +56,16 @@ def test_a_model_that_the_loop_does_not_know_is_asked_as_ever() -> None:
         assert torch.equal(bundle.generate(inputs, max_new_tokens=5), plain)
     finally:
         del module.forward
+
+
+@pytest.mark.parametrize("decode", [None, "graph"])
+def test_decoding_at_fixed_shapes_is_asked_for(decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, inputs = question()
+    made: list[str] = []
+    own = FixedDecoder.load
+    monkeypatch.setattr(FixedDecoder, "load", lambda self, *args: made.append(self.shape.mode) or own(self, *args))
+    with prune(bundle.model, "fastv:layer=1,keep=6"):
+        tokens = bundle.generate(inputs, max_new_tokens=5, eos_token_id=None)
+        assert made == []
+        assert torch.equal(bundle.generate(inputs, max_new_tokens=5, eos_token_id=None, decode=decode), tokens)
+    assert made == ([] if decode is None else [decode])
