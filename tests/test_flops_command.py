@@ -25,6 +25,7 @@ from atp_eval.cost.scorer import Prompt
 from atp_eval.engine import prune
 from atp_eval.flops import Asked, count, parse_schedule
 from atp_eval.flops_commands import FLOPS_EPILOG
+from atp_eval.manifest import method_info
 from atp_eval.methods import get_method
 from atp_eval.training.geometries import known_config
 
@@ -124,6 +125,11 @@ def test_atps_scorer_is_both_scores_and_its_modules() -> None:
     lengths = (576 + 64, 126 + 64, 88 + 64)
     assert scores == sum(2 * n * 4096 * 2 + 59 * (2 * n * 4096 + 2 * n) for n in lengths)
     assert atp - scores == 3 * (2 * 1152 * 256 + 2 * 2 * 256)
+
+
+def test_a_manifest_says_what_the_count_needs() -> None:
+    known = {spec: method_info(get_method(spec).solve(LLAVA)) for spec in ("fastv@144", "visionzip@144")}
+    assert {spec: info["early"] for spec, info in known.items()} == {"fastv@144": True, "visionzip@144": False}
 
 
 def test_what_depends_on_the_data_is_said_to(told: Tell) -> None:

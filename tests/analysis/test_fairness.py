@@ -187,6 +187,20 @@ def test_a_summary_has_every_method_in_every_convention(tmp_path: Path) -> None:
     assert said in summary.warnings and said.startswith("Rows at @144 do not have equal budgets: against atp@144 with")
 
 
+def test_a_summary_counts_what_the_runs_engine_ran(tmp_path: Path) -> None:
+    """The manifest says whether a method is early; one that does not is of an engine that ran every row."""
+    run = write_run(tmp_path / "run", benchmarks=["gqa"], documents=6)
+    every = summarise([run], resamples=20).fairness.row("fastv@144")
+    lengths = [576 + 24] * 2 + [1 + 24] * 6
+    assert every is not None and every.flops == pytest.approx(prefill(GEOMETRY, lengths).total)
+    for early in (True, False):
+        methods = {label: {**info, "early": early} for label, info in run.manifest.methods.items()}
+        told = Run(run.path, run.manifest.model_copy(update={"methods": methods}))
+        found = summarise([told], resamples=20).fairness.row("fastv@144")
+        assert found is not None
+        assert found.flops == pytest.approx(engine_prefill(GEOMETRY, lengths, 600, early).total)
+
+
 def test_a_model_of_unknown_sizes_has_tokens_and_no_costs(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", benchmarks=["gqa"], documents=6)
     old = Run(run.path, run.manifest.model_copy(update={"model": {"id": "tiny"}}))
