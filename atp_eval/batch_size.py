@@ -6,6 +6,7 @@ whatever is free by then. Nothing depends on it but time: a batch that does not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -24,12 +25,15 @@ FLOAT32 = 4
 CACHE = 2**30  # bytes that encoded pictures may take (`encoded.CACHE_BYTES`), to come yet
 
 
-def settled(config: RunConfig, bundle: Bundle) -> RunConfig:
+def settled(config: RunConfig, bundle: Bundle, say: Callable[[str], None]) -> RunConfig:
     """The configuration with a number for a batch size of `auto`: the run folder's, if it holds a run, or as many as
-    fit now."""
+    fit now, which is said."""
     if config.batch_size != AUTO:
         return config
-    return config.model_copy(update={"batch_size": earlier(config.run_folder()) or fitting(bundle)})
+    before = earlier(config.run_folder())
+    size = before or fitting(bundle)
+    say(f"{size} questions a batch, as {'this run had before' if before else 'fit in the memory that is free'}")
+    return config.model_copy(update={"batch_size": size})
 
 
 def earlier(folder: Path) -> int | None:

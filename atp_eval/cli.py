@@ -57,6 +57,9 @@ RUN_EPILOG = """
 
 `atp-eval run --config run.yaml --output runs/mine` — options given here win over the file
 
+`atp-eval run --batch-size auto --cache-features ~/.cache/features` — as many questions a batch as fit; no picture is
+encoded twice
+
 `atp-eval run --workers 2` — two processes that share the questions; where there are GPUs one each
 
 `atp-eval run --ray auto` — the same over the machines of a Ray cluster, which share the output folder
@@ -95,7 +98,21 @@ def run(
     model: Annotated[str | None, typer.Option(help="`tiny` (embedded), a folder, or a hub id.")] = None,
     suite: Annotated[str | None, typer.Option(help="`mini`, `real`, or `auto`: mini for tiny, else real.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N documents of each benchmark.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Questions a batch.  [default: 16]")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Questions a batch; `auto`: as fit in memory.  [default: 16]")
+    ] = None,
+    loaders: Annotated[
+        int | None, typer.Option(help="Threads that load the next pictures meanwhile; 0: none.  [default: 2]")
+    ] = None,
+    cache_features: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep encoded pictures there, for runs to come and beside.")
+    ] = None,
+    no_cache_features: Annotated[
+        bool, typer.Option("--no-cache-features", help="Not even where the settings file says so.")
+    ] = False,
+    cache_features_gb: Annotated[
+        float | None, typer.Option(help="Room for them; the least recently used leave.  [default: 20]")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder.  [default: one a model and protocol in runs/]")
     ] = None,
@@ -134,6 +151,8 @@ def run(
     given = {k: v for k, v in context.params.items() if k in RunConfig.model_fields and v is not None}
     given |= {k: split(given[k]) for k, split in (("tasks", split_names), ("methods", split_methods)) if k in given}
     settings = make_config(**{**(load_config(config) if config else {}), **given})
+    if no_cache_features:
+        settings.cache_features = None
 
     from atp_eval.shards.start import start
 

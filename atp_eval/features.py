@@ -18,11 +18,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from atp_eval.config import RunConfig
 from atp_eval.encoded import Encoded
 from atp_eval.engine import VisionStates
 from atp_eval.errors import UserError
 from atp_eval.models import Bundle
 
+GIGABYTE = 10**9
 FORMAT = 1  # raise it when what is in a file, or how it is made, changes
 LEFT = 0.9  # of the limit is left when the least recently used go
 UNSEEN = 0.05  # of the limit may be written before the folder is looked at again, for others write there too
@@ -169,6 +171,13 @@ class FeatureStore:
             self._said.add(what)
         if first:
             self.say(line)
+
+
+def feature_store(config: RunConfig, bundle: Bundle, say: Callable[[str], None]) -> FeatureStore | None:
+    """What --cache-features asks for."""
+    if config.cache_features is None:
+        return None
+    return FeatureStore(config.cache_features, bundle, int(config.cache_features_gb * GIGABYTE), say)
 
 
 def origin(bundle: Bundle) -> str:

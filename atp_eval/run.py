@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from atp_eval import driver
 from atp_eval.answering import Answerer
+from atp_eval.batch_size import settled
 from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
 from atp_eval.config import RunConfig
 from atp_eval.errors import TaskFailure, UserError
+from atp_eval.features import feature_store
 from atp_eval.manifest import make_manifest, method_info
 from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, load_model
@@ -73,11 +75,14 @@ def evaluate(
     data); a benchmark whose scoring fails is reported in `Finished.failures`, the others are finished.
     """
     console = console or Console(file=sys.stderr)  # the stream itself: lmms-eval's output is redirected meanwhile
-    check_names(config)
+    _, specs = check_names(config)
     began = time.perf_counter()
     if bundle is None:
         with console.status(f"Loading {escape(config.model)} ..."):
             bundle = load(config)
+    for spec in specs:
+        spec.solve(bundle.geometry)  # what does not fit the model is said before anything is begun
+    config = settled(config, bundle, say or (lambda line: told(console, line)))
     with RunWriter(config.run_folder()) as writer:
         gather(writer.path)
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
@@ -90,8 +95,11 @@ def evaluate(
             start_over(writer, config)
         failures: list[str] = []
         with progress_bar(console, setup.total) as (bar, advance):
-            note = say or (lambda line: bar.console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False))
+            note = say or (lambda line: told(bar.console, line))
             answerer = setup.answerer(say=note, progress=advance, writer=writer)
+            if config.resolved_suite == "mini":  # its benchmarks ask about the same pictures
+                bar.update(bar.task_ids[0], description="all at once")
+                answer_together(setup, answerer)
             for b in setup.benchmarks:
                 bar.update(bar.task_ids[0], description=b.title)
                 for method in setup.methods:
@@ -115,6 +123,32 @@ def evaluate(
         seconds = manifest.seconds + time.perf_counter() - began
         writer.write_manifest(manifest.model_copy(update={"finished": not failures, "seconds": seconds}))
     return Finished(config.run_folder(), failures)
+
+
+def told(console: Console, line: str) -> None:
+    """A line for whoever waits."""
+    console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False)
+
+
+def answer_together(setup: Setup, answerer: Answerer) -> None:
+    """Answer the questions of all benchmarks in batches of their own, so that those about one picture share its part of
+    the prompt; each benchmark then finds them answered. What goes wrong is left for the benchmark's turn to name.
+    """
+    from atp_eval.backend import Answering
+
+    view = Answering(answerer, next(iter(setup.methods)))
+    asks = [
+        ask
+        for b in setup.benchmarks
+        for ask in view.asks(driver.requests(view, setup.tasks[b.name], setup.limits[b.name]))
+    ]
+    try:
+        with driver.quiet():
+            answerer.answer(asks)
+    except TaskFailure:  # a full disk
+        raise
+    except Exception:  # raised again, with the benchmark's name
+        return
 
 
 class Setup(NamedTuple):
@@ -141,7 +175,9 @@ class Setup(NamedTuple):
         return Answerer(
             self.bundle,
             self.methods,
-            batch_size=config.batch_size,
+            batch_size=int(config.batch_size),
+            loaders=config.loaders,
+            store=feature_store(config, self.bundle, say),
             writer=writer,
             keep_images=config.keep_images,
             say=say,

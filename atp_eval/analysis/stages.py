@@ -21,7 +21,7 @@ COLUMNS = [
     *("new_tokens", "peak_bytes"),
 ]
 NUMBERS = ["seconds", "vision_seconds", "prefill_seconds", "new_tokens", "peak_bytes"]
-BATCH = ["benchmark", "batch", "seconds"]  # numbers start again when a run is resumed; the time tells batches apart
+BATCH = ["batch", "seconds"]  # numbers start again when a run is resumed; the time tells batches apart
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def timed_rows(entry: Entry) -> pd.DataFrame:
 def pair(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """One row for each pair of batches that asked the same question, with the reference's columns beside."""
     both = rows.merge(reference, on=["benchmark", "doc_id"], suffixes=("", "_reference"))
-    return both.drop_duplicates(["benchmark", "batch", "batch_reference", "seconds", "seconds_reference"])
+    return both.drop_duplicates(["batch", "batch_reference", "seconds", "seconds_reference"])
 
 
 def efficiency(entry: Entry, rows: pd.DataFrame, paired: pd.DataFrame | None) -> Efficiency:

@@ -62,7 +62,7 @@ def shares(config: RunConfig, workers: int) -> list[Unit]:
     found: list[Unit] = []
     for task in config.tasks:
         asked = questions(get_benchmark(task), config)
-        of = max(1, min(EACH * workers, math.ceil(asked / config.batch_size)))
+        of = max(1, min(EACH * workers, math.ceil(asked / int(config.batch_size))))
         for number in range(of):
             name = f"{task}-share-{number + 1}-of-{of}"
             answers = len(methods) * asked // of
