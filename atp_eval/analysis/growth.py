@@ -153,16 +153,18 @@ def fit(xs: Sequence[float], ys: Sequence[float]) -> Fit | None:
         warnings.simplefilter("ignore")
         model = sm.WLS(y, np.column_stack([np.ones_like(x), x, x * x]), weights=1 / y**2).fit()
     bounds = model.conf_int(1 - LEVEL)
-    terms = [
+    constant, linear, quadratic = (
         Interval(float(value), float(low), float(high)).scaled(top / scale**power)
         for power, (value, (low, high)) in enumerate(zip(model.params, bounds, strict=True))
-    ]
+    )
     drawn = stats.multivariate_t(model.params, model.cov_params(), df=model.df_resid, allow_singular=True)
     draws = np.sort(bend(drawn.rvs(DRAWS, random_state=SEED)))
     edges = [draws[round(q * (DRAWS - 1))] for q in (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)]
     at = float(bend(model.params[None])[0])
     return Fit(
-        *terms,
+        constant,
+        linear,
+        quadratic,
         Interval(at * scale, float(edges[0]) * scale, float(edges[1]) * scale),
         float(model.params[2] / model.params.sum()),
     )

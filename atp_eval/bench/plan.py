@@ -191,7 +191,7 @@ def make_plan(wanted: Wanted) -> Plan:
             )
         if not 1 <= wanted.layers <= full:
             raise UserError(f"--layers {wanted.layers}: {name} has 1 to {full}")
-        config.text_config.num_hidden_layers = wanted.layers
+        config = cut_to(config, wanted.layers)
     dtype = _dtype(config, wanted.dtype, device, random)
     cells = make_cells(wanted, model_geometry(config).grid[0], default_methods(wanted, name, random))
     plan = Plan(
@@ -216,6 +216,13 @@ def make_plan(wanted: Wanted) -> Plan:
     needs = tuple(cell_bytes(plan.geometry(cell.side), cell, wanted.text, number) for cell in cells)
     plan = replace(plan, ways=ways, weights=weights, needs=needs)
     return replace(plan, refused=refusals(plan))
+
+
+def cut_to(config: LlavaConfig, layers: int) -> LlavaConfig:
+    """The same with so many decoder layers."""
+    found: Any = LlavaConfig.from_dict(config.to_dict())
+    found.text_config.num_hidden_layers = layers
+    return found
 
 
 def _check(wanted: Wanted) -> None:
@@ -338,8 +345,7 @@ def refusals(plan: Plan) -> dict[int, str]:
 def _too_large(plan: Plan, free: int) -> str:
     """What is needed, what there is, and what would fit."""
     settings, layers = plan.settings, model_geometry(plan.config).num_layers
-    short = LlavaConfig.from_dict(plan.config.to_dict())
-    short.text_config.num_hidden_layers = layers - 1
+    short = cut_to(plan.config, layers - 1)
     number = DTYPES[settings.dtype].itemsize
     layer = plan.weights - weights_bytes(short, number) if layers > 1 else plan.weights
     fits = layers - math.ceil((plan.weights + min(plan.needs) - free) / layer)

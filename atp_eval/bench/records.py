@@ -78,7 +78,7 @@ class Bench(Strict):
     layers of the model as it is published. vision_bytes, language_bytes: of the weights that a pass has to read once:
     tower and projector; layers and LM head. clock: what times were taken with."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     created: str
     atp_eval: str
     settings: Settings

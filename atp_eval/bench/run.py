@@ -78,6 +78,8 @@ def run_bench(
             repair(output / MEASURED)
         with (output / MEASURED).open("a", encoding="utf-8") as file, torch.inference_mode():
             Rounds(plan, subject, known, file, say, progress).run()
+        say("Measuring the machine again")
+        _look_again(plan, output)
     if not any(found.rounds for found in read_bench(output)[1]):
         raise TaskFailure(f"nothing could be measured: {read_bench(output)[1][0].not_run}")
     return output
@@ -122,6 +124,15 @@ def _manifest(plan: Plan, subject: Subject) -> Bench:
         clock=Clock(plan.device).name,
         machine=find_machine(plan.device, DTYPES[plan.settings.dtype]),
     )
+
+
+def _look_again(plan: Plan, output: Path) -> None:
+    """The machine's best of before and after: what else it did must not make its limits look low."""
+    bench = read_bench(output)[0]
+    now = find_machine(plan.device, DTYPES[plan.settings.dtype])
+    flops, bandwidth = max(now.flops, bench.machine.flops), max(now.bandwidth, bench.machine.bandwidth)
+    best = bench.machine.model_copy(update={"flops": flops, "bandwidth": bandwidth})
+    write_atomically(output / BENCH, bench.model_copy(update={"machine": best}).model_dump_json(indent=1) + "\n")
 
 
 class Rounds:

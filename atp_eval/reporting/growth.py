@@ -184,9 +184,9 @@ def panel(axes: Axes, found: Sequence[Curve], axis: Axis, series: dict[str, int]
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.get_ylim()
-    if high / low < LEAST_SPAN:  # or noise would fill the plot
-        middle = (low * high) ** 0.5
+    bottom, top = axes.get_ylim()
+    if top / bottom < LEAST_SPAN:  # or noise would fill the plot
+        middle = (bottom * top) ** 0.5
         axes.set_ylim(middle / LEAST_SPAN**0.5, middle * LEAST_SPAN**0.5)
     axes.tick_params(axis="x", labelcolor=INK)
 

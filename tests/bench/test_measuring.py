@@ -189,6 +189,14 @@ def test_a_finished_bench_loads_no_model(tmp_path: Path, monkeypatch: pytest.Mon
     run_bench(plan, tmp_path / "bench")
 
 
+def test_the_machines_limits_are_its_best_of_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = iter([5.0, 9.0])
+    monkeypatch.setattr(machine, "matmul_peak", lambda device, dtype: next(speeds))
+    monkeypatch.setattr(machine, "bandwidth", lambda device: 7.0)
+    found = read_bench(run_bench(small_plan(tmp_path, methods=["grid@9"], rounds=1), tmp_path / "bench"))[0].machine
+    assert (found.flops, found.bandwidth) == (9.0, 7.0)
+
+
 def test_another_bench_and_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_bench(small_plan(tmp_path, methods=["grid@9"], rounds=1), tmp_path / "bench")
     other = small_plan(tmp_path, methods=["grid@9"], rounds=2)
