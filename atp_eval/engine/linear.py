@@ -1,13 +1,14 @@
-"""Large linear layers on few rows, on a CPU in fp32: oneDNN's product, where torch would take MKL's.
+"""Large linear layers on a CPU in fp32: oneDNN's product, where torch would take MKL's.
 
-A decode step is such products and little else. MKL lays the whole weight out anew for each; oneDNN reads it as it is.
-On an AMD EPYC (Zen 4) that is 1.6 to 2.8 times as fast for 4 to 64 rows of LLaVA-1.5-7B's layers, and no faster below a
-million weights, where oneDNN's own preparation weighs more (`benchmarks/decode.py`). Sums are rounded in another order.
+Decoding, and prompts that were pruned, are products with few rows and little else. MKL lays the whole weight out anew
+for each; oneDNN reads it as it is. On an AMD EPYC (Zen 4) that is 1.6 to 2.8 times as fast for 4 to 64 rows of
+LLaVA-1.5-7B's layers, about 1.5 times for 80 to 190, 1.2 times for 640, and no faster below a million weights, where
+oneDNN's own preparation weighs more (`benchmarks/decode.py`, `benchmarks/prefill.py`). Sums are rounded otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,28 +19,35 @@ from torch import Tensor, nn
 
 LARGE = 2**22
 """Weights of a layer from which on it pays."""
-ROWS = range(3, 65)
-"""Rows for which it pays: below, reading the weights is all there is to it; beyond, prompts are read."""
+LEAST = 3
+"""Rows from which on it pays: below, reading the weights is all there is to it."""
+ROWS = range(LEAST, 65)
+"""Rows of a step of decoding for which it pays."""
+
+
+def large_linears(model: nn.Module) -> list[Any]:
+    """The linear layers of a model for which it pays: none where it is elsewhere than on the CPU, or not in fp32."""
+    here = torch.backends.mkldnn.is_available() and next(model.parameters()).device.type == "cpu"
+    return [m for m in model.modules() if _pays(m)] if here else []
 
 
 @contextmanager
-def fast_linears(model: nn.Module, rows: int) -> Iterator[None]:
-    """Inside the block the large linear layers of `model` take oneDNN for inputs of `rows` rows; else nothing changes.
-
-    Not for a model that is elsewhere than on the CPU, or not in fp32; nor for linear layers of other kinds.
-    """
-    chosen: list[Any] = [m for m in model.modules() if _pays(m)] if _here(model) and rows in ROWS else []
-    for module in chosen:
+def by_onednn(modules: Sequence[Any], rows: range) -> Iterator[None]:
+    """Inside the block these linear layers take oneDNN for inputs of so many rows, without gradients."""
+    for module in modules:
         module.forward = partial(_linear, module, rows)
     try:
         yield
     finally:
-        for module in chosen:
+        for module in modules:
             del module.forward
 
 
-def _here(model: nn.Module) -> bool:
-    return torch.backends.mkldnn.is_available() and next(model.parameters()).device.type == "cpu"
+@contextmanager
+def fast_linears(model: nn.Module, rows: int) -> Iterator[None]:
+    """`by_onednn` for all large linear layers of a model, for inputs of `rows` rows, where that pays in decoding."""
+    with by_onednn(large_linears(model) if rows in ROWS else [], range(rows, rows + 1)):
+        yield
 
 
 def _pays(module: nn.Module) -> bool:
@@ -52,8 +60,8 @@ def _pays(module: nn.Module) -> bool:
     )
 
 
-def _linear(module: nn.Linear, rows: int, x: Tensor) -> Tensor:
-    if x.numel() != rows * module.in_features:
+def _linear(module: nn.Linear, rows: range, x: Tensor) -> Tensor:
+    if x.numel() // module.in_features not in rows:
         return F.linear(x, module.weight, module.bias)
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
     return found

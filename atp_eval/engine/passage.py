@@ -6,17 +6,20 @@ go through the layers without padding (`packed.py`), and rows that nobody reads 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from atp_eval.engine import early
 from atp_eval.engine.attention import Attention, attend_once, coming_attention, forget, layer_mask
 from atp_eval.engine.layout import Layout
+from atp_eval.engine.linear import LEAST, by_onednn, large_linears
 from atp_eval.engine.packed import Packing, RowsOfCache, moved
 from atp_eval.engine.prefill import Prefill
 from atp_eval.errors import UserError
@@ -40,11 +43,15 @@ class Passage:
         self._tables: tuple[Tensor, ...] | None = None
         self._masks: dict[int, Any] = {}
         self._rotaries: dict[int, tuple[Tensor, ...]] = {}
+        self._large: list[Any] = []
+        self._products = ExitStack()
 
     def attach(self, stack: ExitStack) -> None:
         """Hook the layers; `stack` takes all of it back."""
         layers = self.text_model.layers
         self._whole = all(early.known(layer, early.LAST_LAYERS) for layer in layers)
+        self._large = large_linears(layers)
+        stack.callback(self._products.close)
         for index, layer in enumerate(layers):
             for module, enter in ((layer, self._enter_layer), (layer.self_attn, self._enter_attention)):
                 handle = module.register_forward_pre_hook(partial(enter, index), with_kwargs=True)
@@ -63,6 +70,7 @@ class Passage:
 
     def call(self, reading: bool, last_only: bool) -> None:
         """A call of the model begins."""
+        self._products.close()
         self.reading, self.last_only = reading, last_only
         self._masks, self._rotaries = {}, {}
 
@@ -133,6 +141,9 @@ class Passage:
         prefill.repack(self.method, self._whole and not self.all_asked)
         assert prefill.rotary is not None
         packing = prefill.packing
+        if self._large and not torch.is_grad_enabled() and (packing is not None or prefill.dropped):
+            self._products.close()
+            self._products.enter_context(by_onednn(self._large, range(LEAST, sys.maxsize)))
         self._tables = prefill.rotary if packing is None else tuple(packing.pack(t) for t in prefill.rotary)
 
     def _enter_attention(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -175,8 +186,7 @@ class Passage:
         prefill, packing = self.prefill, self.packing
         if prefill is None or not self.reading:
             return own(hidden, **kwargs)
-        dropped = list(prefill.layout.lengths) != list(prefill.start.lengths)
-        if not self.last_only or self.all_asked or layer.training or not (dropped or packing):
+        if not self.last_only or self.all_asked or layer.training or not (prefill.dropped or packing):
             found = own(hidden, **kwargs)  # in training attention drops out
             return found if packing is None else packing.unpack(found)
         kwargs.pop("attention_mask", None)

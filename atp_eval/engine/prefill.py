@@ -79,6 +79,11 @@ class Prefill:
         """The layout after the last prune point so far."""
         return self.layouts[-1] if self.layouts else self.start
 
+    @property
+    def dropped(self) -> bool:
+        """Whether anything is gone by now: what keeps all is to be the untouched model to the bit."""
+        return list(self.layout.lengths) != list(self.start.lengths)
+
     def prune(
         self,
         method: Method,
@@ -115,8 +120,7 @@ class Prefill:
         elif self.layouts and self.shared is not None:
             before = self.layouts[-2] if len(self.layouts) > 1 else self.start
             self.shared = None if method.reads_question else self.shared.after(before.lengths, self.layout.lengths)
-        dropped = list(self.layout.lengths) != list(self.start.lengths)
-        worth = possible and (dropped or self.shared is not None)  # what keeps all is the untouched model to the bit
+        worth = possible and (self.dropped or self.shared is not None)
         self.packing = packing_of(self.layout, self.shared) if worth else None
 
     def _ask(

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 
-from atp_eval.engine import linear, prune
+from atp_eval.engine import linear, passage, prune
 from atp_eval.engine.decode import Greedy, decodable, greedy
 from engine.proofs import KEEPING, PRUNING, mixed
 from engine.small import Batch, make_batch
@@ -272,6 +272,7 @@ def test_small_layers_other_rows_and_other_precisions_stay(monkeypatch: pytest.M
 
 def test_the_same_tokens_with_the_other_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "LARGE", 1)
+    monkeypatch.setattr(passage, "large_linears", lambda layers: [])  # those of prompts: test_linear.py
     model, batch, watches, rows = family("llama"), in_fp32(mixed()), (Watch(), Watch()), []
     own = linear._linear
     monkeypatch.setattr(linear, "_linear", lambda module, count, x: rows.append(len(x)) or own(module, count, x))
