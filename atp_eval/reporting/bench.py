@@ -137,7 +137,7 @@ def bench_parts(summary: BenchSummary, id: str = "bench-1", known: Callable[[str
         words=tuple(words(summary)),
         setting=(
             f"{name} with {weights}{short_of}, {settings.dtype}, on {bench.machine.device}; "
-            f"medians of {settings.rounds} interleaved rounds, {bench.clock}"
+            f"{'one round' if settings.rounds == 1 else f'medians of {settings.rounds} interleaved rounds'}, {bench.clock}"
         ),
         random_weights=settings.random_weights,
         blocks=() if grows else tuple(blocks(summary, series, factor)),

@@ -93,10 +93,10 @@ def test_noise_around_a_line_is_no_bend_and_a_true_bend_is_within_its_interval()
 
 
 def test_errors_count_in_per_cent() -> None:
-    xs = [1, 2, 4, 8, 1000]
-    ys = [2.0, 3.0, 5.0, 9.0, 1101.0]  # 1 + x, the last a tenth too high
-    found = fit(xs, ys)
-    assert found is not None and found.constant.value == pytest.approx(1, abs=0.01)
+    xs = [1, 2, 4, 8, 500, 1000, 2000]
+    off = [1, 1, 1, 1, 1.05, 0.95, 1.05]  # of 1 + x: tens at the far end, where the constant is not to be found
+    found = fit(xs, [(1 + x) * factor for x, factor in zip(xs, off, strict=True)])
+    assert found is not None and found.constant.value == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize(
