@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from atp_eval import driver
 from atp_eval.answering import Answerer
+from atp_eval.asks import Ask
 from atp_eval.batch_size import settled
 from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
 from atp_eval.config import RunConfig
@@ -97,9 +98,10 @@ def evaluate(
         with progress_bar(console, setup.total) as (bar, advance):
             note = say or (lambda line: told(bar.console, line))
             answerer = setup.answerer(say=note, progress=advance, writer=writer)
-            if config.resolved_suite == "mini":  # its benchmarks ask about the same pictures
-                bar.update(bar.task_ids[0], description="all at once")
-                answer_together(setup, answerer)
+            for together in rounds(config):
+                if len(together) > 1:
+                    bar.update(bar.task_ids[0], description="all at once")
+                    answer_together(setup, answerer, together)
             for b in setup.benchmarks:
                 bar.update(bar.task_ids[0], description=b.title)
                 for method in setup.methods:
@@ -130,18 +132,18 @@ def told(console: Console, line: str) -> None:
     console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False)
 
 
-def answer_together(setup: Setup, answerer: Answerer) -> None:
-    """Answer the questions of all benchmarks in batches of their own, so that those about one picture share its part of
-    the prompt; each benchmark then finds them answered. What goes wrong is left for the benchmark's turn to name.
-    """
-    from atp_eval.backend import Answering
+def rounds(config: RunConfig) -> list[list[str]]:
+    """The benchmarks that are answered together: all of the embedded suite, which ask about the same pictures; of the
+    others each alone."""
+    names = list(dict.fromkeys(config.tasks))
+    return [names] if config.resolved_suite == "mini" else [[name] for name in names]
 
-    view = Answering(answerer, next(iter(setup.methods)))
-    asks = [
-        ask
-        for b in setup.benchmarks
-        for ask in view.asks(driver.requests(view, setup.tasks[b.name], setup.limits[b.name]))
-    ]
+
+def answer_together(setup: Setup, answerer: Answerer, benchmarks: Sequence[str]) -> None:
+    """Answer the questions of several benchmarks in batches of their own, so that those about one picture share its
+    part of the prompt; each benchmark then finds them answered. What goes wrong is left for its turn to name.
+    """
+    asks = setup.asks(answerer, benchmarks)
     try:
         with driver.quiet():
             answerer.answer(asks)
@@ -183,6 +185,14 @@ class Setup(NamedTuple):
             say=say,
             progress=progress,
         )
+
+    def asks(self, answerer: Answerer, benchmarks: Sequence[str]) -> list[Ask]:
+        """The questions of some benchmarks, as lmms-eval asks them."""
+        from atp_eval.backend import Answering
+
+        view = Answering(answerer, next(iter(self.methods)))
+        requests = (driver.requests(view, self.tasks[name], self.limits[name]) for name in benchmarks)
+        return [ask for some in requests for ask in view.asks(some)]
 
     def manifest(self, folder: Path) -> Manifest:
         """The manifest, with what `folder` holds already. Raises UserError for another protocol's."""

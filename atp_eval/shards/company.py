@@ -24,7 +24,7 @@ PATIENCE = 60.0  # seconds without a sign of life after which a rank of another 
 JOIN = timedelta(minutes=5)  # until the others have to be there
 LAST_WORDS = 3.0  # seconds in which a rank that was told to end finds out who died
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-DONE = "done"
+DONE, KILLED = "done", "it was killed, or died without a word"
 
 
 class Store(Protocol):
@@ -40,6 +40,44 @@ class Store(Protocol):
         """Whether all are there."""
 
 
+class Lost(Exception):
+    """A rank is no more, or has given up; `why` is for a person."""
+
+    def __init__(self, rank: int, why: str) -> None:
+        super().__init__(rank, why)
+        self.rank, self.why = rank, why
+
+
+class Guarded:
+    """A store that may go away with the process that holds it: the launcher, or else the first rank. Raises Lost."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def set(self, key: str, value: str) -> None:
+        """Write a value."""
+        with _guard():
+            self._store.set(key, value)
+
+    def get(self, key: str) -> bytes:
+        """Read it."""
+        with _guard():
+            return self._store.get(key)
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all are there."""
+        with _guard():
+            return self._store.check(keys)
+
+
+@contextmanager
+def _guard() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:
+        raise Lost(0, "the store through which the ranks talk is gone") from None
+
+
 class Place(NamedTuple):
     """A process' number among all, and among those of its machine."""
 
@@ -47,14 +85,6 @@ class Place(NamedTuple):
     size: int
     local: int
     local_size: int
-
-
-class Lost(Exception):
-    """A rank is no more, or has given up; `why` is for a person."""
-
-    def __init__(self, rank: int, why: str) -> None:
-        super().__init__(rank, why)
-        self.rank, self.why = rank, why
 
 
 class Told(BaseException):
@@ -87,10 +117,11 @@ class Company:
     """
 
     def __init__(self, store: Store, place: Place) -> None:
-        self.store, self.place = store, place
+        self.store, self.place = Guarded(store), place
         self.answered = 0  # by this rank
         self._lost: Lost | None = None
         self._signs: dict[int, tuple[str, float]] = {}  # the last one of each rank, and since when it is the last
+        self._known: dict[int, tuple[str, int]] = {}  # machine and process of each rank
         self._stop = threading.Event()
 
     @property
@@ -118,13 +149,19 @@ class Company:
             self._stop.set()
             thread.join()
 
-    def tell(self, what: str) -> None:
+    def tell(self, what: str, value: str = "1") -> None:
         """Let the others know of something."""
-        self.store.set(what, "1")
+        self.store.set(what, value)
+
+    def hear(self, what: str) -> str:
+        """What was told, once it is. Raises Lost when a rank is no more."""
+        self.wait([what])
+        return self.store.get(what).decode()
 
     def end(self, why: str = DONE) -> None:
         """This rank has done its work, or has given up."""
-        self.store.set(f"end/{self.rank}", why)
+        with suppress(Lost):  # if there is nobody to tell, so be it
+            self.store.set(f"end/{self.rank}", why)
 
     def check(self) -> None:
         """Raises Lost when a rank is no more."""
@@ -142,7 +179,7 @@ class Company:
     def wait_for_all(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Until all others have done their work. Raises Lost when one is no more, or has given up."""
         self.wait([f"end/{rank}" for rank in self.others], meanwhile)
-        self._look()
+        self._look_again()
         self.check()
 
     def answered_by_all(self) -> int:
@@ -153,9 +190,8 @@ class Company:
         """Of whom this process was told to end, if it can be found out in a moment."""
         until = time.monotonic() + LAST_WORDS
         while time.monotonic() < until and not self._lost:
-            with suppress(RuntimeError):
-                self._look()
-            time.sleep(0.1)
+            self._look_again()
+            time.sleep(LOOK / 10)
         return self._lost
 
     def speaks(self) -> bool:
@@ -164,16 +200,20 @@ class Company:
 
     def named(self, rank: int) -> str:
         """A rank for a person: `rank 1 of 2 (process 4242 on here)`."""
-        host, pid = self._who(rank)
+        host, pid = self._known.get(rank, ("", 0))
         return f"rank {rank} of {self.place.size}" + (f" (process {pid} on {host})" if host else "")
 
     def _watch(self) -> None:
-        while not self._stop.wait(LOOK):
-            try:
-                self._look()
-            except RuntimeError:  # the store is gone, and whoever held it
-                self._lost = self._lost or Lost(0, "the launcher's store is gone")
-                return
+        while not self._stop.wait(LOOK) and not self._lost:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Look; that there is nothing to look at any more is an answer too."""
+        try:
+            self._look()
+        except Lost as lost:
+            host, pid = self._known.get(0, ("", 0))
+            self._lost = Lost(0, KILLED) if host == socket.gethostname() and not lives(pid) else lost
 
     def _look(self) -> None:
         """Give a sign, and look for those of the others: the first rank at all, the others at the first."""
@@ -195,15 +235,15 @@ class Company:
         self._signs[rank] = (sign, since if sign == last else now)
         host, pid = self._who(rank)
         if host == socket.gethostname():
-            return None if lives(pid) else "it was killed, or died without a word"
+            return None if lives(pid) else KILLED
         silent = now - self._signs[rank][1]
         return None if silent < PATIENCE else f"no sign of life for {silent:.0f} seconds"
 
     def _who(self, rank: int) -> tuple[str, int]:
-        if not self.store.check([f"who/{rank}"]):
-            return "", 0
-        host, pid = self.store.get(f"who/{rank}").decode().split()
-        return host, int(pid)
+        if rank not in self._known:
+            host, pid = self.store.get(f"who/{rank}").decode().split()
+            self._known[rank] = host, int(pid)
+        return self._known[rank]
 
 
 def lives(pid: int) -> bool:

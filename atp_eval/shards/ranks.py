@@ -1,11 +1,12 @@
-"""`torchrun --nproc_per_node N -m atp_eval run ...`: every rank answers a share of the batches, the first scores."""
+"""`torchrun --nproc_per_node N -m atp_eval run ...`: every rank answers a share of the batches, and scores some."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import torch
 from rich.console import Console
@@ -15,21 +16,21 @@ from atp_eval.config import RunConfig
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.parts import gather, lend
 from atp_eval.records import MANIFEST, read_run
-from atp_eval.run import Finished, check_names, evaluate, load, progress_bar, start_over
+from atp_eval.run import Finished, check_names, evaluate, load, progress_bar, rounds, start_over, told
 from atp_eval.shards.asking import Asking
 from atp_eval.shards.company import Company, Lost, Told
 from atp_eval.shards.crews import check_device
-from atp_eval.shards.run import settle
+from atp_eval.shards.run import scoring, settle
 from atp_eval.shards.together import part_of
 from atp_eval.shares import Share
 from atp_eval.writer import RunWriter
 
 KEPT = "What was answered is kept; the same command goes on, with as many ranks as you like"
-READY = "ready"  # told by the first rank once the folder is in order
+READY, ANSWERED, SCORE, FAILED = "ready", "answered", "score", "failed"  # what ranks tell each other
 
 
 def evaluate_as_rank(config: RunConfig, company: Company, console: Console | None = None) -> Finished | None:
-    """What `run.evaluate` does, by all ranks together; None for all but the first, which has scored.
+    """What `run.evaluate` does, by all ranks together; None for all but the first.
 
     Raises what it raises in the first rank, and there, or in the first that lives, TaskFailure with the name of a rank
     that died; the others end without a word.
@@ -37,10 +38,10 @@ def evaluate_as_rank(config: RunConfig, company: Company, console: Console | Non
     with company.watching():
         try:
             return _evaluate(config, company, console)
-        except Lost as lost:
-            raise _end(company, lost) from None
+        except Lost:
+            raise _end(company) from None
         except Told:
-            raise _end(company, company.who_died()) from None
+            raise _end(company) from None
         except (UserError, TaskFailure) as error:
             company.end(str(error))
             if company.rank == 0:
@@ -53,23 +54,27 @@ def evaluate_as_rank(config: RunConfig, company: Company, console: Console | Non
 
 def _evaluate(config: RunConfig, company: Company, console: Console | None) -> Finished | None:
     check_names(config)
-    here, began = _placed(config, company), time.perf_counter()
+    given, began, size = config, time.perf_counter(), company.place.size
     folder, first = config.run_folder(), company.rank == 0
     console = console or Console(file=sys.stderr, quiet=not first)
+    config = _placed(config, company)
     with ExitStack() as stack:
         before = 0.0
         if first:
-            before = _put_in_order(stack.enter_context(RunWriter(folder)), config, company)
+            writer = stack.enter_context(RunWriter(folder))
+            before = _put_in_order(writer, config, size)
             company.tell(READY)
+        config = config.model_copy(update={"resume": True})
         with console.status(f"Loading {escape(config.model)} ..."):
-            bundle = load(here)
-        company.wait([READY])
+            bundle = load(config)
+        company.hear(READY)
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
-            asking = Asking(here, bundle, say=_noted(company))
-        with progress_bar(console, asking.total) as (bar, _):
+            asking = Asking(config, bundle, say=_noted(company))
+        with progress_bar(console, asking.total) if first else nullcontext() as shown:
 
             def show() -> None:
-                bar.update(bar.task_ids[0], completed=company.answered_by_all())
+                if shown:
+                    shown[0].update(shown[0].task_ids[0], completed=company.answered_by_all())
 
             def advance(count: int) -> None:
                 company.answered += count
@@ -77,27 +82,41 @@ def _evaluate(config: RunConfig, company: Company, console: Console | None) -> F
                 show()
 
             asking.answerer.progress = advance
-            for benchmark in asking.benchmarks:
-                asking.answer(benchmark, Share(company.rank, company.place.size), part_of(config, _part(company.rank)))
+            for names in rounds(config):
+                asking.answer(names, Share(company.rank, size), part_of(config, _part(company.rank)))
+            company.tell(f"{ANSWERED}/{company.rank}")
+            company.wait([f"{ANSWERED}/{rank}" for rank in range(size)] if first else [], show)
+        units = scoring(config, size)
+        if first:
+            gather(folder)
+            for unit in units:
+                lend(folder, unit.name, unit.cells)
+            company.tell(SCORE)
+        company.hear(SCORE)
+        failures = []
+        with console.status("Scoring ..."):
+            for unit in units[company.rank :: size]:
+                failures += evaluate(unit.run, Console(quiet=True), bundle=bundle, say=_noted(company)).failures
+                company.check()
+            company.tell(f"{FAILED}/{company.rank}", json.dumps(failures))
+            company.end()
             if not first:
-                company.end()
                 return None
-            company.wait_for_all(show)
+            company.wait_for_all()
+        failures = [line for rank in range(size) for line in json.loads(company.hear(f"{FAILED}/{rank}"))]
         gather(folder)
-    done = evaluate(here.model_copy(update={"resume": True}), console, bundle=bundle)
-    with RunWriter(folder) as writer:
         seconds = before + time.perf_counter() - began
-        settle(writer, config, f"{company.place.size} ranks", finished=not done.failures, seconds=seconds)
-    return done
+        settle(writer, given, f"{size} ranks", finished=not failures, seconds=seconds)
+    return Finished(given.run_folder(), failures)
 
 
-def _put_in_order(writer: RunWriter, config: RunConfig, company: Company) -> float:
+def _put_in_order(writer: RunWriter, config: RunConfig, ranks: int) -> float:
     """Take in what an earlier run has left, and make each rank's part; the seconds that it took so far."""
     folder = writer.path
     gather(folder)
     if not config.resume:
         start_over(writer, config)
-    for rank in range(company.place.size):
+    for rank in range(ranks):
         lend(folder, _part(rank), ())
     return read_run(folder).manifest.seconds if (folder / MANIFEST).exists() else 0.0
 
@@ -115,20 +134,17 @@ def _placed(config: RunConfig, company: Company) -> RunConfig:
 
 def _noted(company: Company) -> Callable[[str], None]:
     """Lines for whoever waits, from any rank."""
-
-    def say(line: str) -> None:
-        Console(file=sys.stderr).print(f"[yellow]note[/yellow] rank {company.rank}: {escape(line)}", highlight=False)
-
-    return say
+    return lambda line: told(Console(file=sys.stderr), f"rank {company.rank}: {line}")
 
 
 def _part(rank: int) -> str:
     return f"rank-{rank}"
 
 
-def _end(company: Company, lost: Lost | None) -> BaseException:
-    """What ends this process: the error, in the rank that tells it."""
+def _end(company: Company) -> BaseException:
+    """What ends this process after another one died, or this one was told to end: in one of the ranks, the error."""
     company.end("ended since another rank died")
+    lost = company.who_died()
     if lost is None:
         return TaskFailure(f"rank {company.rank} was told to end (SIGTERM). {KEPT}.")
     if not company.speaks():

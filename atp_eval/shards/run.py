@@ -1,4 +1,4 @@
-"""`atp-eval run --workers N` and `--ray`: workers answer shares of the batches, then score benchmark by benchmark."""
+"""`atp-eval run --workers N` and `--ray`: workers answer shares of the batches, then score the methods."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from atp_eval.config import RunConfig
 from atp_eval.methods import get_method
 from atp_eval.parts import gather, lend, take_back
 from atp_eval.records import MANIFEST, read_run
-from atp_eval.run import Finished, check_names, start_over
+from atp_eval.run import Finished, check_names, rounds, start_over
 from atp_eval.shards.together import Workers, crew_of, part_of, work_through
-from atp_eval.shards.units import ShareUnit, Unit, WholeUnit, questions
+from atp_eval.shards.units import ShareUnit, WholeUnit, questions
 from atp_eval.shares import Share
 from atp_eval.writer import RunWriter
 
-EACH = 4  # shares of a benchmark for each worker, so that none waits long for the last of the others
+EACH = 4  # shares of a round for each worker, so that none waits long for the last of the others
 
 
 def evaluate_together(config: RunConfig, workers: Workers, console: Console | None = None) -> Finished:
     """What `run.evaluate` does, by several processes; a worker that dies is replaced.
 
     Raises UserError and TaskFailure as it does, and UserError for workers that cannot be. A share of which every worker
-    died is reported in `Finished.failures`, and its benchmark is not scored.
+    died is reported in `Finished.failures`, and its benchmarks are not scored.
     """
     check_names(config)
     console, began = console or Console(file=sys.stderr), time.perf_counter()
@@ -44,11 +44,11 @@ def evaluate_together(config: RunConfig, workers: Workers, console: Console | No
                 lend(folder, unit.name, ())
             answered = work_through(work, crew, console)
             gather(folder)
-            lost = {unit.benchmark for unit in answered.given_up}
-            scoring = [unit for unit in benchmarks(config) if unit.benchmark not in lost]
-            for unit in scoring:
-                lend(folder, unit.name, unit.cells)
-            scored = work_through(scoring, crew, console, lambda unit: take_back(folder, unit.part))
+            lost = {name for unit in answered.given_up for name in unit.benchmarks}
+            scores = [unit for unit in scoring(config, crew.size) if lost.isdisjoint(unit.benchmarks)]
+            for score in scores:
+                lend(folder, score.name, score.cells)
+            scored = work_through(scores, crew, console, lambda unit: take_back(folder, unit.part))
         failures = answered.failures + scored.failures
         if (folder / MANIFEST).exists():
             seconds = before + time.perf_counter() - began
@@ -56,27 +56,30 @@ def evaluate_together(config: RunConfig, workers: Workers, console: Console | No
     return Finished(given.run_folder(), failures)
 
 
-def shares(config: RunConfig, workers: int) -> list[Unit]:
-    """A run's batches in units: some of a benchmark's each, a benchmark after the other."""
-    methods = labels(config)
-    found: list[Unit] = []
-    for task in config.tasks:
-        asked = questions(get_benchmark(task), config)
+def shares(config: RunConfig, workers: int) -> list[ShareUnit]:
+    """A run's batches in units: some of a round's each, a round after the other."""
+    methods, found = labels(config), list[ShareUnit]()
+    for number, names in enumerate(rounds(config), 1):
+        asked = sum(questions(get_benchmark(name), config) for name in names)
         of = max(1, min(EACH * workers, math.ceil(asked / int(config.batch_size))))
-        for number in range(of):
-            name = f"{task}-share-{number + 1}-of-{of}"
-            answers = len(methods) * asked // of
-            found.append(ShareUnit(name, task, methods, answers, part_of(config, name), config, Share(number, of)))
+        for i in range(of):
+            name = f"round-{number}-share-{i + 1}-of-{of}"
+            answers, part = len(methods) * asked // of, part_of(config, name)
+            found.append(ShareUnit(name, tuple(names), methods, answers, part, config, Share(i, of)))
     return found
 
 
-def benchmarks(config: RunConfig) -> list[Unit]:
-    """A run's benchmarks, which are scored whole."""
-    methods, found = labels(config), list[Unit]()
-    for task in config.tasks:
-        part = part_of(config, task)
-        run = config.model_copy(update={"tasks": [task], "output": part})
-        found.append(WholeUnit(task, task, methods, len(methods) * questions(get_benchmark(task), config), part, run))
+def scoring(config: RunConfig, workers: int) -> list[WholeUnit]:
+    """The scoring of a run in units, some methods on a benchmark each: lmms-eval scores a question after the other."""
+    methods, found = labels(config), list[WholeUnit]()
+    groups = min(workers, len(methods))
+    for task in dict.fromkeys(config.tasks):
+        for i in range(groups):
+            name, some = f"score-{task}-{i + 1}", methods[i::groups]
+            part = part_of(config, name)
+            run = config.model_copy(update={"tasks": [task], "methods": list(some), "output": part})
+            answers = len(some) * questions(get_benchmark(task), config)
+            found.append(WholeUnit(name, (task,), some, answers, part, run))
     return found
 
 
@@ -86,9 +89,13 @@ def labels(config: RunConfig) -> tuple[str, ...]:
 
 
 def settle(writer: RunWriter, config: RunConfig, workers: str, *, finished: bool, seconds: float) -> None:
-    """Let run.json tell of the whole run, of which workers told it one piece after the other."""
+    """Let run.json tell of the whole run, of which workers told it one piece after the other.
+
+    Methods stand in the order in which they were asked for.
+    """
     manifest = read_run(writer.path).manifest
-    told = {"config": config.model_dump(mode="json") | {"workers": workers}, "finished": finished, "seconds": seconds}
-    order = [*labels(config), *manifest.methods]
-    methods = {name: manifest.methods[name] for name in dict.fromkeys(order) if name in manifest.methods}
-    writer.write_manifest(manifest.model_copy(update=told | {"methods": methods}))
+    told = config.model_dump(mode="json") | {"workers": workers}
+    order = dict.fromkeys([*labels(config), *manifest.methods])
+    methods = {name: manifest.methods[name] for name in order if name in manifest.methods}
+    update = {"config": told, "methods": methods, "finished": finished, "seconds": seconds}
+    writer.write_manifest(manifest.model_copy(update=update))

@@ -27,11 +27,11 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit(ABC):
-    """Some methods on a benchmark. answers: about how many that takes. part: the folder that it fills. run: the
+    """Some methods on some benchmarks. answers: about how many that takes. part: the folder that it fills. run: the
     settings of its run; their folder is the part where the unit scores too, else that of the whole run."""
 
     name: str
-    benchmark: str
+    benchmarks: tuple[str, ...]
     methods: tuple[str, ...]
     answers: int
     part: Path
@@ -48,12 +48,12 @@ class Unit(ABC):
 
     @property
     def cells(self) -> list[tuple[str, str]]:
-        """Its methods, each with the benchmark."""
-        return [(method, self.benchmark) for method in self.methods]
+        """Its methods, each with every benchmark."""
+        return [(method, benchmark) for benchmark in self.benchmarks for method in self.methods]
 
     def files(self) -> list[Path]:
         """Where its answers go."""
-        return [self.part / slug(method) / self.benchmark / SAMPLES for method in self.methods]
+        return [self.part / slug(method) / benchmark / SAMPLES for method, benchmark in self.cells]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class WholeUnit(Unit):
     def said(self) -> str:
         """`gqa with fastv@144 and 7 more`."""
         more = f" and {len(self.methods) - 1} more" if len(self.methods) > 1 else ""
-        return f"{self.benchmark} with {self.methods[0]}{more}"
+        return f"{' '.join(self.benchmarks)} with {self.methods[0]}{more}"
 
     def do(self, worker: UnitWorker, config: RunConfig) -> list[str]:
         """An own run, in the part."""
@@ -83,12 +83,14 @@ class ShareUnit(Unit):
 
     @property
     def said(self) -> str:
-        """`gqa, share 2 of 8`."""
-        return f"{self.benchmark}, {self.share}"
+        """`gqa and pope, share 2 of 8`."""
+        first, *more = self.benchmarks
+        others = f" and {more[0] if len(more) == 1 else f'{len(more)} more'}" if more else ""
+        return f"{first}{others}, {self.share}"
 
     def do(self, worker: UnitWorker, config: RunConfig) -> list[str]:
         """Answer, and score nothing."""
-        worker.asking(config).answer(self.benchmark, self.share, self.part)
+        worker.asking(config).answer(self.benchmarks, self.share, self.part)
         return []
 
 

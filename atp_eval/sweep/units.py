@@ -28,5 +28,5 @@ def units(planned: Planned, workers: int) -> list[WholeUnit]:
             part = part_of(run, name)
             config = run.model_copy(update={"tasks": [task], "methods": some, "output": part})
             answers = len(some) * questions(get_benchmark(task), run)
-            found.append(WholeUnit(name, task, tuple(some), answers, part, config))
+            found.append(WholeUnit(name, (task,), tuple(some), answers, part, config))
     return found
