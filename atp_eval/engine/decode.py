@@ -24,7 +24,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from atp_eval.engine.attention import layer_mask
 from atp_eval.engine.cache import GrowingCache, GrowingLayer
 from atp_eval.engine.layout import Layout
-from atp_eval.engine.linear import fast_linears
+from atp_eval.engine.linear import fast_linears, runs_other_code
 from atp_eval.engine.prune import pruning_of
 
 LAYERS = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer)
@@ -100,8 +100,8 @@ def decodable(model: Any) -> bool:
         not model.training
         and text.config._attn_implementation in ATTENTIONS
         and all(type(layer) in LAYERS for layer in layers)
-        # accelerate puts its own code around modules whose weights it moves; the engine's is around whole layers
-        and not any("forward" in vars(module) for layer in layers for module in [*layer.modules()][1:])
+        # the engine's own code is around whole layers
+        and not any(runs_other_code(module) for layer in layers for module in [*layer.modules()][1:])
         and len({parameter.device for parameter in model.parameters()}) == 1
         and all(type(layer) is GrowingLayer for layer in GrowingCache(model.config, 1).layers)
     )

@@ -50,6 +50,12 @@ def fast_linears(model: nn.Module, rows: int) -> Iterator[None]:
         yield
 
 
+def runs_other_code(module: nn.Module) -> bool:
+    """Whether somebody else put a forward of their own on a module, as accelerate does where it moves weights."""
+    own = vars(module).get("forward")
+    return own is not None and not (isinstance(own, partial) and own.func is _linear)
+
+
 def _pays(module: nn.Module) -> bool:
     return (
         type(module) is nn.Linear

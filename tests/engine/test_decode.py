@@ -284,3 +284,17 @@ def test_the_same_tokens_with_the_other_product(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(*found, rtol=0, atol=2e-5)
     assert rows == [4] * (5 * 7 + 1) * 5
     assert decodable(model)
+
+
+def test_the_next_batch_of_a_block_is_decoded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine leaves its products on the layers until the next prompt comes."""
+    monkeypatch.setattr(linear, "LARGE", 1)
+    model, batch = family("llama"), in_fp32(mixed())
+    with prune(model, PRUNING[1], sample_ids=range(4)):
+        found = []
+        for _ in range(2):
+            assert decodable(model)
+            found.append(ours(model, batch, Watch(), max_new_tokens=4))
+        assert "forward" in vars(model.model.language_model.layers[-1].mlp.up_proj)
+    assert torch.equal(*found)
+    assert "forward" not in vars(model.model.language_model.layers[-1].mlp.up_proj)
