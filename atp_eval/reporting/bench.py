@@ -130,14 +130,14 @@ def bench_parts(summary: BenchSummary, id: str = "bench-1", known: Callable[[str
     layers, full = bench.geometry["num_layers"], bench.full_layers
     short_of = f", {layers} of {full} layers" if layers < full else ""
     weights = "random weights" if settings.random_weights else "its own weights"
+    rounds = "one round" if settings.rounds == 1 else f"medians of {settings.rounds} interleaved rounds"
     return BenchParts(
         id=id,
         heading=f"How the cost of {name} grows" if grows else f"What pruning saves on {name}",
         title="Growth of cost" if grows else "Speed and memory by stage",
         words=tuple(words(summary)),
         setting=(
-            f"{name} with {weights}{short_of}, {settings.dtype}, on {bench.machine.device}; "
-            f"{'one round' if settings.rounds == 1 else f'medians of {settings.rounds} interleaved rounds'}, {bench.clock}"
+            f"{name} with {weights}{short_of}, {settings.dtype}, on {bench.machine.device}; {rounds}, {bench.clock}"
         ),
         random_weights=settings.random_weights,
         blocks=() if grows else tuple(blocks(summary, series, factor)),
