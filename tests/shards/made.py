@@ -23,6 +23,8 @@ WHOSE = {"batch", "warm"}  # which batch of a process it was
 METHODS, LIMIT = ("upper_bound", "fastv@18"), 12
 ROWS = len(METHODS) * 2 * LIMIT
 HEAVY = ["atp_eval.cli", "atp_eval.run", "atp_eval.backend", "atp_eval.shards.ranks", "lmms_eval.evaluator"]
+FORKS = multiprocessing.get_context("forkserver")  # whose processes need not import again what takes seconds
+FORKS.set_forkserver_preload(HEAVY)
 
 
 def checkpoint(folder: Path) -> Path:
@@ -90,8 +92,6 @@ class Launched:
     def __init__(self, size: int, argv: list[str], logs: Path) -> None:
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(HEAVY)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -100,7 +100,7 @@ class Launched:
             place = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
             where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             environment = {key: str(value) for key, value in {**place, **where}.items()}
-            self.processes.append(context.Process(target=_rank, args=(argv, environment, logs / str(rank))))
+            self.processes.append(FORKS.Process(target=_rank, args=(argv, environment, logs / str(rank))))
             self.processes[-1].start()
 
     def codes(self, seconds: float = 240.0) -> list[int | None]:

@@ -88,7 +88,7 @@ def kill_one(run: Path, killed: list[int]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("workers", [Workers(2), Workers(2, "local")], ids=["processes", "ray"])
+@pytest.mark.parametrize("workers", [Workers(2)], ids=["processes"])  # with Ray: tests/shards
 def test_workers_answer_as_one_process_does_though_one_is_killed(
     sweep: Sweep, serial: Path, tmp_path: Path, workers: Workers, one_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
