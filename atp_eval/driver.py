@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atp_eval import task_files
 from atp_eval.benchmarks import Benchmark, Suite, sample_score
@@ -103,6 +103,24 @@ def requests(view: Answering, task: Task, limit: int | None) -> list[Instance]:
     return found
 
 
+@contextmanager
+def listening(benchmark: Benchmark, task: Task) -> Iterator[list[float | None]]:
+    """The score in [0, 1] of each document that the task scores inside the block, in their order; None for none."""
+    heard: list[float | None] = []
+    process = task.process_results
+
+    def listened(doc: Any, results: Any, **options: Any) -> Any:
+        metrics = process(doc, results, **options)
+        heard.append(sample_score(benchmark, metrics))
+        return metrics
+
+    task.process_results = listened
+    try:
+        yield heard
+    finally:
+        del task.process_results
+
+
 def _arguments(output: Path | None) -> argparse.Namespace:
     """What lmms-eval looks up in its command line's arguments."""
     return argparse.Namespace(output_path=str(output), process_with_media=False, reasoning_tags=None)
@@ -115,7 +133,7 @@ def evaluate(
 
     Raises TaskFailure when answering or lmms-eval's scoring fails, or no document counts for the headline metric.
     """
-    with quiet():
+    with quiet(), listening(benchmark, task) as heard:
         from lmms_eval.evaluator import simple_evaluate
 
         try:
@@ -124,7 +142,7 @@ def evaluate(
                 tasks=[task],
                 task_manager=argparse.Namespace(),
                 limit=limit,
-                log_samples=True,
+                log_samples=False,  # half of its time, and kilobytes a sample in memory: `listening` has the scores
                 bootstrap_iters=0,
                 random_seed=seed,
                 numpy_random_seed=seed,
@@ -140,7 +158,7 @@ def evaluate(
                 f"{benchmark.name} with {view.method} failed: {type(reason).__name__}: {one_line(reason)}. "
                 "What was answered is kept; the same command goes on from there."
             ) from error
-    (name, metrics), *_ = found["results"].items()
+    (metrics,) = found["results"].values()
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     numbers = {k: v for k, v in numbers.items() if math.isfinite(v)}  # a spread of one sample, say, is none
     headline = f"{benchmark.metric},{benchmark.filter}"
@@ -149,5 +167,6 @@ def evaluate(
             f"{benchmark.name} with {view.method}: none of the documents asked counts for {benchmark.metric}. "
             "The answers are kept; raise --limit, or leave it out."
         )
-    scores = {s["doc_id"]: sample_score(benchmark, s) for s in found["samples"][name]}
+    asked = documents(task, limit)
+    scores = dict(zip(range(asked), heard[-asked:], strict=True))  # the last filter's, where there are several
     return Scored(numbers[headline], numbers, {i: s for i, s in scores.items() if s is not None})
