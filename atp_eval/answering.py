@@ -50,6 +50,8 @@ class Answerer:
     """Answers lists of questions with several methods; records go to the run folder if there is one.
 
     methods: solved methods by the label under which their answers are recorded.
+    share_pictures: whether questions about one picture in a batch share the reading of it, as far as a method allows;
+        the answers are the same, the times are not.
     loaders: threads that make the next batches ready while the model works. store: keeps encoded pictures on the disk.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
     progress: called with the number of (question, method) pairs that were just answered, or found in the folder.
@@ -61,6 +63,7 @@ class Answerer:
         methods: Mapping[str, Method],
         *,
         batch_size: int = 16,
+        share_pictures: bool = True,
         loaders: int = LOADERS,
         store: FeatureStore | None = None,
         writer: RunWriter | None = None,
@@ -69,6 +72,7 @@ class Answerer:
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.bundle, self.methods, self.batch_size, self.loaders = bundle, dict(methods), batch_size, loaders
+        self.share_pictures = share_pictures
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
         self.pictures = Pictures(bundle, any("vision" in method.needs for method in methods.values()), say, store)
         self.texts = {
@@ -171,7 +175,7 @@ class Answerer:
             asked=[x.ask.info.cells for x in ready],
             vision=(states := joined([p for p in pictures if p is not None])),
             relevance=self._relevance(ready, method, states),
-            pictures=[x.image_id for x in ready],
+            pictures=[x.image_id for x in ready] if self.share_pictures else None,
         ) as pruned:
             output = self.bundle.generate(inputs, logits_processor=[finite, first], stopping_criteria=stops, **options)
         seconds, peak = (self._now() - start) / len(ready), self._peak()

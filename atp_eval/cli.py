@@ -101,6 +101,14 @@ def run(
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Questions a batch; `auto`: as fit in memory.  [default: 16]")
     ] = None,
+    share_pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--share-pictures/--no-share-pictures",
+            help="Questions about one picture share the reading of it, or each reads it by itself: other times, same "
+            "answers.  [default: share]",
+        ),
+    ] = None,
     loaders: Annotated[
         int | None, typer.Option(help="Threads that load the next pictures meanwhile; 0: none.  [default: 2]")
     ] = None,

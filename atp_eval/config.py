@@ -55,6 +55,7 @@ class RunConfig(BaseModel):
     prompt: Literal["hf", "vicuna_v1"] = "hf"
     seed: int = Field(default=0, ge=0)
     keep_images: int = Field(default=24, ge=0)
+    share_pictures: bool = True
     loaders: int = Field(default=2, ge=0, le=64)
     cache_features: Path | None = None
     cache_features_gb: float = Field(default=20.0, gt=0)

@@ -178,6 +178,7 @@ class Setup(NamedTuple):
             self.bundle,
             self.methods,
             batch_size=int(config.batch_size),
+            share_pictures=config.share_pictures,
             loaders=config.loaders,
             store=feature_store(config, self.bundle, say),
             writer=writer,

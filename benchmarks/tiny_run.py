@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, frozenset[str] | None, str], ...] = tuple(
         ("atp_eval/engine/decode.py", "step", "LLM: new tokens"),
         ("transformers/generation/utils.py", "_prefill", "LLM: reading prompts"),
         ("transformers/generation/utils.py", "_sample", "LLM: new tokens"),
-        ("atp_eval/engine/prefill.py", "_ask", "scores and decisions"),
+        ("atp_eval/engine/prefill.py", "_ask prune prune_early", "scores and decisions"),
         ("atp_eval/writer.py", "", "writing records"),
         ("atp_eval/recorded.py", "", "writing records"),
         ("atp_eval/rows.py", "", "writing records"),

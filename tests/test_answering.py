@@ -20,6 +20,7 @@ from PIL import Image
 from atp_eval.answering import Answerer
 from atp_eval.asks import Ask
 from atp_eval.documents import DocInfo
+from atp_eval.engine import prefill
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
 from atp_eval.records import SampleRecord
@@ -88,6 +89,23 @@ def test_the_batch_size_changes_nothing(unbroken: dict[str, list[tuple[Any, ...]
     single = answerer(batch_size=1)
     single.answer(questions())
     assert outcomes(single) == unbroken
+
+
+def test_questions_about_one_picture_share_the_reading_of_it_or_not_with_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, unbroken: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    given: list[Any] = []
+    shares = prefill.sharing
+    monkeypatch.setattr(prefill, "sharing", lambda *args: given.append(found := shares(*args)) or found)
+    asks = [replace(a, info=replace(a.info, image_key=f"{a.doc_id // 3}")) for a in questions()]
+    apart = answerer(share_pictures=False)
+    apart.answer(asks)
+    assert outcomes(apart) == unbroken and given == []
+    together = answerer()
+    together.answer(asks)
+    assert outcomes(together) == unbroken
+    assert len(given) == together.batches * len(METHODS)
+    assert all(found is not None and max(found.tokens) > 36 for found in given)  # the picture, and the words before it
 
 
 def test_an_image_is_encoded_once_for_all_methods_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
