@@ -17,6 +17,7 @@ methods and their layers are those of 32 layers, scaled to the depth.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from random_llava import IMAGE_TOKEN, Size, build, prompts
 from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, write
+from targets import Target, to_json
 
 from atp_eval.bench.machine import wait
 from atp_eval.bench.stages import encode
@@ -95,7 +97,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=count, tower=tower,
         text=options.text, new=options.new,
     )  # fmt: skip
-    return {"rows": rows, "setting": where}
+    about = f"{count} questions an image, {options.layers} layers, {options.dtype}"
+    targets = [
+        Target(
+            f"questions a second, `{row['method']}`, {about}",
+            "one at a time, vision tower each time",
+            row["target"],
+            row["ratio"],
+            command=shlex.join(["python", "benchmarks/questions.py", *sys.argv[1:]]),
+        )
+        for row in rows
+        if row.get("target")
+    ]
+    return {"rows": rows, "setting": where, "targets": to_json(targets)}
 
 
 def target(spec: str) -> float | None:

@@ -16,6 +16,7 @@ Weights are random: time does not depend on them. Layers are scaled to the depth
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ import torch
 from random_llava import Size, build, prompts
 from scipy.optimize import brentq
 from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, write
+from targets import Target, to_json
 
 from atp_eval.bench.machine import wait
 from atp_eval.bench.untrained import Stages, fitted_atp
@@ -129,7 +131,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             }
         )
     where = setting(device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=options.batch)
-    return {"rows": rows, "setting": where}
+    about = f"batch {options.batch}, {options.layers} layers, {options.dtype}"
+    targets = [
+        Target(
+            f"ragged batch of `atp@144`, longest {row['longest']:g} times the mean; {about}",
+            "the same batch padded",
+            TARGET,
+            row["ratio"],
+            command=shlex.join(["python", "benchmarks/ragged.py", *sys.argv[1:]]),
+            by_operations=row["by_rows"],
+        )
+        for row in rows
+        if row["target"]
+    ]
+    return {"rows": rows, "setting": where, "targets": to_json(targets)}
 
 
 WAYS = ("packed", "padded")
