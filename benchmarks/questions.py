@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ids[:, : ids[0].tolist().index(IMAGE_TOKEN)] = ids[0, : ids[0].tolist().index(IMAGE_TOKEN)]  # the system prompt
     pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(2)).to(device, dtype)
     bundle = Bundle(model, None, "random", "", geometry, device, dtype, "pad", "hf")  # type: ignore[arg-type]
-    new = {"max_new_tokens": options.new, "min_new_tokens": options.new, "do_sample": False}
+    new = {"max_new_tokens": options.new, "do_sample": False}  # no token ends an answer
 
     def one_at_a_time() -> Any:
         return model.generate(input_ids=ids[:1], attention_mask=torch.ones_like(ids[:1]), pixel_values=pixels, **new)
