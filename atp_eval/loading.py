@@ -34,4 +34,4 @@ def ahead(make: Callable[[Item], Made], items: Iterable[Item], loaders: int = LO
         while waiting:
             yield waiting.popleft().result()
     finally:  # also where whoever takes them stops, or is interrupted
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False)  # what was begun ends; nothing else waits, for there are as many threads

@@ -116,6 +116,13 @@ def test_an_image_is_encoded_once_for_all_methods_and_questions(monkeypatch: pyt
     assert sum(seen) == 4
 
 
+def test_no_graph_for_gradients_is_kept_not_even_the_means_for_one() -> None:
+    found = answerer()
+    found.answer(questions(3))
+    (picture,) = found.pictures.cache.entries.values()
+    assert picture.features.is_inference()
+
+
 def test_progress_counts_every_pair_once_also_for_what_was_done_before(tmp_path: Path) -> None:
     pairs = 12 * len(METHODS)
     for _ in range(2):

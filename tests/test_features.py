@@ -175,6 +175,19 @@ def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
     assert not old.exists() and young.exists() and kept.get("a") is not None
 
 
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+
+    def killed(source: Path, target: Path) -> None:
+        there.append(target.exists())
+        raise OSError(5, "killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        kept = filled(tmp_path)
+    assert there == [False] and kept.get("a") is None and list(tmp_path.glob("??/*")) == []
+
+
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--cache-features .*file cannot be written: .*Name another folder"):
