@@ -101,16 +101,27 @@ class Answerer:
         return self.kept.records(method, benchmark)
 
     def answer(self, asks: Sequence[Ask]) -> None:
-        """Answer with every method whatever of this process' share is not recorded yet; `recorded` then holds it."""
-        with closing(ahead(self._prepare, self._todo(asks), self.loaders)) as batches_ready:
+        """Answer with every method whatever is not recorded yet; `recorded` then holds it."""
+        named = {(ask.benchmark, ask.doc_id): ask for ask in asks}
+        planned = [[(ask.benchmark, ask.doc_id) for ask in batch] for batch in batches(asks, self.batch_size)]
+        self.answer_batches(planned, lambda batch: [named[name] for name in batch])
+
+    def answer_batches(
+        self, planned: Sequence[Sequence[tuple[str, int]]], asks: Callable[[Sequence[tuple[str, int]]], list[Ask]]
+    ) -> None:
+        """The same of batches that are put together already, named by benchmarks and doc_ids: those of this process'
+        share. asks: gives the questions of a batch when its turn has come."""
+        with closing(ahead(self._prepare, self._todo(planned, asks), self.loaders)) as batches_ready:
             for batch in batches_ready:
                 self._answer_batch(batch)
 
-    def _todo(self, asks: Sequence[Ask]) -> Iterator[Todo]:
-        for batch in (b for i, b in enumerate(batches(asks, self.batch_size)) if self.share.has(i)):
-            missing = [m for m in self.methods if any(a.doc_id not in self.documents(m, a.benchmark) for a in batch)]
+    def _todo(
+        self, planned: Sequence[Sequence[tuple[str, int]]], asks: Callable[[Sequence[tuple[str, int]]], list[Ask]]
+    ) -> Iterator[Todo]:
+        for batch in (b for i, b in enumerate(planned) if self.share.has(i)):
+            missing = [m for m in self.methods if any(doc not in self.documents(m, name) for name, doc in batch)]
             if missing:
-                yield Todo(batch, missing)
+                yield Todo(asks(batch), missing)
 
     def _prepare(self, todo: Todo) -> Prepared:
         """What needs no model, in a thread of its own."""

@@ -20,7 +20,6 @@ from atp_eval.errors import TaskFailure
 from atp_eval.records import one_line
 
 if TYPE_CHECKING:
-    from lmms_eval.api.instance import Instance
     from lmms_eval.api.task import Task
 
     from atp_eval.backend import Answering
@@ -93,16 +92,6 @@ def task_hash(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def requests(view: Answering, task: Task, limit: int | None) -> list[Instance]:
-    """What lmms-eval asks a model about a task: the requests with which `evaluate` begins."""
-    with quiet():
-        task.args = _arguments(None)
-        view.task_dict[task.config.task] = task.dataset
-        task.build_all_requests(limit=limit, rank=0, world_size=1)
-    found: list[Instance] = task.instances
-    return found
-
-
 @contextmanager
 def listening(benchmark: Benchmark, task: Task) -> Iterator[list[float | None]]:
     """The score in [0, 1] of each document that the task scores inside the block, in their order; None for none."""
@@ -119,11 +108,6 @@ def listening(benchmark: Benchmark, task: Task) -> Iterator[list[float | None]]:
         yield heard
     finally:
         del task.process_results
-
-
-def _arguments(output: Path | None) -> argparse.Namespace:
-    """What lmms-eval looks up in its command line's arguments."""
-    return argparse.Namespace(output_path=str(output), process_with_media=False, reasoning_tags=None)
 
 
 def evaluate(
@@ -148,7 +132,7 @@ def evaluate(
                 numpy_random_seed=seed,
                 torch_random_seed=seed,
                 process_docs_parallel=1,
-                cli_args=_arguments(output),
+                cli_args=argparse.Namespace(output_path=str(output), process_with_media=False, reasoning_tags=None),
             )
         except (TaskFailure, KeyboardInterrupt):
             raise

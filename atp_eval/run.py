@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from atp_eval import driver
 from atp_eval.answering import Answerer
-from atp_eval.asks import Ask
 from atp_eval.batch_size import settled
 from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
 from atp_eval.config import RunConfig
@@ -27,6 +26,7 @@ from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, load_model
 from atp_eval.parts import gather
 from atp_eval.records import MANIFEST, Manifest, Result, read_run
+from atp_eval.rounds import asker, plan_batches, rounds
 from atp_eval.rows import Answer
 from atp_eval.writer import RunWriter
 
@@ -87,8 +87,6 @@ def evaluate(
     with RunWriter(config.run_folder()) as writer:
         gather(writer.path)
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
-            from atp_eval.backend import Answering
-
             setup = set_up(config, bundle)
         manifest = setup.manifest(writer.path)
         writer.write_manifest(manifest)
@@ -98,30 +96,13 @@ def evaluate(
         with progress_bar(console, setup.total) as (bar, advance):
             note = say or (lambda line: told(bar.console, line))
             answerer = setup.answerer(say=note, progress=advance, writer=writer)
-            for together in rounds(config):
-                if len(together) > 1:
-                    bar.update(bar.task_ids[0], description="all at once")
-                    answer_together(setup, answerer, together)
-            for b in setup.benchmarks:
-                bar.update(bar.task_ids[0], description=b.title)
-                for method in setup.methods:
-                    try:
-                        found = driver.evaluate(
-                            Answering(answerer, method),
-                            b,
-                            setup.tasks[b.name],
-                            limit=setup.limits[b.name],
-                            seed=config.seed,
-                            output=writer.folder(method, b.name),
-                        )
-                    except TaskFailure as failure:
-                        if writer.broken:
-                            raise
-                        failures.append(str(failure))
-                        continue
-                    answers = answerer.kept.answers(method, b.name)
-                    scored = [answers[i] for i in found.samples]
-                    writer.finish(make_result(config, b, method, found, scored), found.samples)
+            for names in rounds(config):
+                bar.update(bar.task_ids[0], description=names[0] if len(names) == 1 else "all at once")
+                answer_first(setup, answerer, names, writer.path)
+                for b in (b for b in setup.benchmarks if b.name in names):
+                    bar.update(bar.task_ids[0], description=b.title)
+                    reasons = (score(setup, answerer, writer, b, method) for method in setup.methods)
+                    failures += [reason for reason in reasons if reason is not None]
         seconds = manifest.seconds + time.perf_counter() - began
         writer.write_manifest(manifest.model_copy(update={"finished": not failures, "seconds": seconds}))
     return Finished(config.run_folder(), failures)
@@ -132,25 +113,42 @@ def told(console: Console, line: str) -> None:
     console.print(f"[yellow]note[/yellow] {escape(line)}", highlight=False)
 
 
-def rounds(config: RunConfig) -> list[list[str]]:
-    """The benchmarks that are answered together: all of the embedded suite, which ask about the same pictures; of the
-    others each alone."""
-    names = list(dict.fromkeys(config.tasks))
-    return [names] if config.resolved_suite == "mini" else [[name] for name in names]
-
-
-def answer_together(setup: Setup, answerer: Answerer, benchmarks: Sequence[str]) -> None:
-    """Answer the questions of several benchmarks in batches of their own, so that those about one picture share its
-    part of the prompt; each benchmark then finds them answered. What goes wrong is left for its turn to name.
-    """
-    asks = setup.asks(answerer, benchmarks)
+def answer_first(setup: Setup, answerer: Answerer, benchmarks: Sequence[str], folder: Path) -> None:
+    """Answer a round's questions before lmms-eval asks any of them; it then finds them answered. What goes wrong is
+    left for the benchmark's turn to name."""
     try:
         with driver.quiet():
-            answerer.answer(asks)
+            setup.answer(answerer, benchmarks, folder)
     except TaskFailure:  # a full disk
         raise
     except Exception:  # raised again, with the benchmark's name
         return
+
+
+def score(setup: Setup, answerer: Answerer, writer: RunWriter, benchmark: Benchmark, method: str) -> str | None:
+    """Have lmms-eval ask what is not answered yet, and score a method's answers; why it could not, if so.
+
+    Raises TaskFailure when the disk is full.
+    """
+    from atp_eval.backend import Answering
+
+    try:
+        found = driver.evaluate(
+            Answering(answerer, method),
+            benchmark,
+            setup.tasks[benchmark.name],
+            limit=setup.limits[benchmark.name],
+            seed=setup.config.seed,
+            output=writer.folder(method, benchmark.name),
+        )
+    except TaskFailure as failure:
+        if writer.broken:
+            raise
+        return str(failure)
+    answers = answerer.kept.answers(method, benchmark.name)
+    scored = [answers[i] for i in found.samples]
+    writer.finish(make_result(setup.config, benchmark, method, found, scored), found.samples)
+    return None
 
 
 class Setup(NamedTuple):
@@ -187,13 +185,18 @@ class Setup(NamedTuple):
             progress=progress,
         )
 
-    def asks(self, answerer: Answerer, benchmarks: Sequence[str]) -> list[Ask]:
-        """The questions of some benchmarks, as lmms-eval asks them."""
+    def answer(self, answerer: Answerer, benchmarks: Sequence[str], folder: Path) -> None:
+        """Answer a round (`rounds`), in batches that are kept in a run folder, if anything of it is missing."""
         from atp_eval.backend import Answering
+        from atp_eval.questions import Questions
 
         view = Answering(answerer, next(iter(self.methods)))
-        requests = (driver.requests(view, self.tasks[name], self.limits[name]) for name in benchmarks)
-        return [ask for some in requests for ask in view.asks(some)]
+        questions = {name: Questions(view, self.tasks[name], self.limits[name]) for name in benchmarks}
+        cells = [(method, name) for name in benchmarks for method in self.methods]
+        if all(answerer.documents(method, name) >= set(range(len(questions[name]))) for method, name in cells):
+            return
+        data = [driver.task_hash(self.tasks[name]) for name in benchmarks]
+        answerer.answer_batches(plan_batches(folder, questions, answerer.batch_size, data), asker(questions))
 
     def manifest(self, folder: Path) -> Manifest:
         """The manifest, with what `folder` holds already. Raises UserError for another protocol's."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from atp_eval.asks import Ask
 from atp_eval.config import RunConfig
 from atp_eval.models import Bundle
 from atp_eval.run import set_up
@@ -32,7 +31,6 @@ class Asking:
         self.config = config
         self.setup = set_up(config, bundle)
         self.answerer = self.setup.answerer(say=say, progress=progress)
-        self._asks: tuple[list[str], list[Ask]] = ([], [])  # of one round: they are as many as its documents
 
     @property
     def total(self) -> int:
@@ -47,10 +45,4 @@ class Asking:
         with RunWriter(part, beside=self.config.run_folder()) as writer:
             writer.write_manifest(self.setup.manifest(part))
             self.answerer.turn_to(writer, share)
-            self.answerer.answer(self._of(list(benchmarks)))
-
-    def _of(self, benchmarks: list[str]) -> list[Ask]:
-        """A round's questions; asking lmms-eval for them takes seconds."""
-        if self._asks[0] != benchmarks:
-            self._asks = benchmarks, self.setup.asks(self.answerer, benchmarks)
-        return self._asks[1]
+            self.setup.answer(self.answerer, benchmarks, self.config.run_folder())

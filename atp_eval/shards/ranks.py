@@ -16,7 +16,8 @@ from atp_eval.config import RunConfig
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.parts import gather, lend
 from atp_eval.records import MANIFEST, read_run
-from atp_eval.run import Finished, check_names, evaluate, load, progress_bar, rounds, start_over, told
+from atp_eval.rounds import rounds
+from atp_eval.run import Finished, check_names, evaluate, load, progress_bar, start_over, told
 from atp_eval.shards.asking import Asking
 from atp_eval.shards.company import Company, Lost, Told
 from atp_eval.shards.crews import check_device
@@ -134,7 +135,8 @@ def _placed(config: RunConfig, company: Company) -> RunConfig:
 
 def _noted(company: Company) -> Callable[[str], None]:
     """Lines for whoever waits, from any rank."""
-    return lambda line: told(Console(file=sys.stderr), f"rank {company.rank}: {line}")
+    console = Console(file=sys.stderr)
+    return lambda line: told(console, f"rank {company.rank}: {line}")
 
 
 def _part(rank: int) -> str:

@@ -13,7 +13,8 @@ from atp_eval.config import RunConfig
 from atp_eval.methods import get_method
 from atp_eval.parts import gather, lend, take_back
 from atp_eval.records import MANIFEST, read_run
-from atp_eval.run import Finished, check_names, rounds, start_over
+from atp_eval.rounds import rounds
+from atp_eval.run import Finished, check_names, start_over
 from atp_eval.shards.together import Workers, crew_of, part_of, work_through
 from atp_eval.shards.units import ShareUnit, WholeUnit, questions
 from atp_eval.shares import Share
