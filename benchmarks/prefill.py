@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from side_by_side import setting, spread
 from stopwatch import Clock, Times, at_depth, counted_reads, prefill
-from subjects import ALL_ROWS, AS_WRITTEN, NO_RECYCLING, Subject, Watch, subject
+from subjects import ALL_ROWS, AS_WRITTEN, NO_RECYCLING, ONEDNN, Subject, Watch, subject
 from targets import to_json
 
 from atp_eval.cost import ModelGeometry, tokens_per_layer
@@ -51,7 +51,7 @@ from atp_eval.plotting import write_chart
 
 METHODS = (
     "upper_bound", "fastv@144", "atp@144", "fastv@88", "atp@88", f"sparsevlm@144{NO_RECYCLING}",
-    f"fastv@144{AS_WRITTEN}",
+    f"fastv@144{AS_WRITTEN}", f"upper_bound{ONEDNN}",
 )  # fmt: skip
 BASELINES = (
     "schedule:keep=126-88-20,score=redundant", "prumerge@144", "prumerge_plus@144", "visionzip@144", "divprune@144",

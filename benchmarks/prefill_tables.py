@@ -22,7 +22,7 @@ CHOOSERS = ("atp@144", "atp@88", "fastv@144", "fastv@88", f"sparsevlm@144{NO_REC
 
 
 def target_rows(result: dict[str, Any]) -> Iterator[Target]:
-    """Of what was measured, what issue 6 aims at; all of 32 layers."""
+    """Of what was measured, what has an aim; all of 32 layers."""
     rows = {row["method"]: row for row in result["rows"]}
     length = result["prompt"]["visual_tokens"] + result["prompt"]["text_tokens"]
     setting = result["setting"]

@@ -11,6 +11,7 @@ METHOD, all rows                 every row goes through every layer that it ente
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -25,6 +26,7 @@ from torch import Tensor
 from atp_eval.bench.untrained import Stages, fitted_atp, paper_stages
 from atp_eval.cost import ModelGeometry, tokens_per_layer
 from atp_eval.engine import VisionStates, early, model_geometry, prune
+from atp_eval.engine.linear import LEAST, by_onednn, large_linears
 from atp_eval.engine.prefill import Prefill
 from atp_eval.errors import UserError
 from atp_eval.methods import Decision, Geometry, Method, get_method
@@ -34,6 +36,7 @@ from atp_eval.methods.sparsevlm import SparseVLM, raters
 from atp_eval.methods.stages import scale_layers
 
 ALL_ROWS, AS_WRITTEN, NO_RECYCLING = ", all rows", ", as its authors wrote it", ", no recycling"
+ONEDNN = ", oneDNN"
 UNTRAINED = re.compile(r"atp@(\d{1,3})")
 Stamp = Callable[[], Any]
 
@@ -110,12 +113,13 @@ class NoRecycling(SparseVLM):
 
 @dataclass(frozen=True)
 class UnderEngine:
-    """A solved method under `engine.prune`. seen: what the vision tower left."""
+    """A solved method under `engine.prune`. seen: what the vision tower left. onednn: makes all products."""
 
     method: Method
     deep_layers: tuple[int, ...]
     seen: VisionStates
     all_rows: bool = False
+    onednn: bool = False
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -140,8 +144,12 @@ class UnderEngine:
         if self.all_rows:
             early.LAYERS = early.LAST_LAYERS = ()  # type: ignore[assignment]
         Prefill.prune_early = watched  # type: ignore[method-assign]
+        large = large_linears(model.model.language_model.layers) if self.onednn else []
         try:
-            with prune(model, timed, sample_ids=range(len(inputs["input_ids"])), vision=self.seen) as pruned:
+            with (
+                by_onednn(large, range(LEAST, sys.maxsize)),
+                prune(model, timed, sample_ids=range(len(inputs["input_ids"])), vision=self.seen) as pruned,
+            ):
                 watch.tokens = lambda: np.mean([trace.tokens_per_layer() for trace in pruned.traces], axis=0)
                 watch.kept = lambda: pruned.traces[0].keep_at(pruned.traces[0].num_layers - 1)
                 yield watch
@@ -186,6 +194,10 @@ class AsWritten:
 def subject(name: str, model: Any, inputs: dict[str, Any], seen: VisionStates) -> Subject:
     """Raises UserError for a name that is none, or does not fit the prompts."""
     geometry = model_geometry(model.config)
+    if name.endswith(ONEDNN):
+        if name != f"upper_bound{ONEDNN}":
+            raise UserError(f"{name!r}: pruned prompts take oneDNN by themselves; only upper_bound{ONEDNN} is there")
+        return UnderEngine(*shallow("upper_bound", geometry), seen, onednn=True)
     spec, every = name.removesuffix(ALL_ROWS), name.endswith(ALL_ROWS)
     if match := UNTRAINED.fullmatch(spec):
         deep = paper_stages(int(match[1]), Geometry(PAPER_LAYERS, geometry.grid))

@@ -62,7 +62,9 @@ def test_tokens_are_equal_and_the_papers(result: dict[str, Any]) -> None:
     assert row(result, "atp@88")["visual_tokens_per_layer"] == [576.0] + [98.0] * 5 + [79.0] * 6 + [16.0] * 4
     for name in ("fastv@144", WRITTEN, ALL_ROWS):
         assert row(result, name)["visual_tokens_per_layer"] == [576.0] + [115.0] * 15
-    for found in result["rows"][1:]:
+    for found in result["rows"]:
+        if found["method"].startswith("upper_bound"):
+            continue
         asked = 88 if "@88" in found["method"] else 144
         assert found["at_32"]["average_visual_tokens"] == pytest.approx(asked, abs=0.5)
     assert row(result, "atp@144")["at_32"]["prune_layers"] == [4, 14, 24]
@@ -160,6 +162,7 @@ def test_which_layers_have_dead_rows_is_seen(result: dict[str, Any]) -> None:
     assert found == {
         "upper_bound": [], "fastv@144": [0, 15], "atp@144": [1, 6, 11, 15], "fastv@88": [0, 15],
         "atp@88": [0, 5, 11, 15], "sparsevlm@144, no recycling": [15], WRITTEN: [], ALL_ROWS: [],
+        "upper_bound, oneDNN": [],
     }  # fmt: skip
 
 
