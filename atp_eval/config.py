@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from atp_eval.errors import UserError, did_you_mean
 
@@ -29,7 +30,7 @@ def _batch_size(given: Any) -> Any:
     """A number, or `auto`: by the memory that is free."""
     if given == AUTO or (isinstance(given, int) and not isinstance(given, bool)) or str(given).isdigit():
         return given if given == AUTO else int(given)
-    raise ValueError(f"batch_size = {given!r}: input should be a whole number of at least 1, or {AUTO}")
+    raise PydanticCustomError("batch_size", "input should be a whole number of at least 1, or auto")
 
 
 AUTO: Literal["auto"] = "auto"
@@ -56,6 +57,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     keep_images: int = Field(default=24, ge=0)
     share_pictures: bool = True
+    decode: Literal["plain", "graph", "compiled"] = "plain"
     loaders: int = Field(default=2, ge=0, le=64)
     cache_features: Path | None = None
     cache_features_gb: float = Field(default=20.0, gt=0)

@@ -54,6 +54,7 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     [
         ({"limit": -3}, "--limit = -3: input should be greater than or equal to 1"),
         ({"batch_size": 0}, "--batch-size = 0: input should be greater than or equal to 1"),
+        ({"batch_size": "many"}, "--batch-size = 'many': input should be a whole number of at least 1, or auto"),
         ({"image": "stretch"}, "--image = 'stretch': input should be 'pad' or 'crop'"),
         ({"tasks": []}, "--tasks"),
     ],
