@@ -19,6 +19,7 @@ from PIL import Image
 from atp_eval.asks import Ask, Loaded, batches, load
 from atp_eval.encoded import Pictures, joined, out_of_memory
 from atp_eval.engine import TowerView, VisionStates, prune
+from atp_eval.engine.fixed import Mode
 from atp_eval.features import FeatureStore
 from atp_eval.generation import FiniteLogits, FirstScores, generation_options, new_tokens, until_stops
 from atp_eval.loading import LOADERS, ahead
@@ -52,6 +53,7 @@ class Answerer:
     methods: solved methods by the label under which their answers are recorded.
     share_pictures: whether questions about one picture in a batch share the reading of it, as far as a method allows;
         the answers are the same, the times are not.
+    decode: how plain greedy answers are decoded (`Bundle.generate`).
     loaders: threads that make the next batches ready while the model works. store: keeps encoded pictures on the disk.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
     progress: called with the number of (question, method) pairs that were just answered, or found in the folder.
@@ -64,6 +66,7 @@ class Answerer:
         *,
         batch_size: int = 16,
         share_pictures: bool = True,
+        decode: Mode | None = None,
         loaders: int = LOADERS,
         store: FeatureStore | None = None,
         writer: RunWriter | None = None,
@@ -72,7 +75,7 @@ class Answerer:
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.bundle, self.methods, self.batch_size, self.loaders = bundle, dict(methods), batch_size, loaders
-        self.share_pictures = share_pictures
+        self.share_pictures, self.decode = share_pictures, decode
         self.writer, self.keep_images, self.say, self.progress = writer, keep_images, say, progress
         self.pictures = Pictures(bundle, any("vision" in method.needs for method in methods.values()), say, store)
         self.texts = {
@@ -188,7 +191,9 @@ class Answerer:
             relevance=self._relevance(ready, method, states),
             pictures=[x.image_id for x in ready] if self.share_pictures else None,
         ) as pruned:
-            output = self.bundle.generate(inputs, logits_processor=[finite, first], stopping_criteria=stops, **options)
+            output = self.bundle.generate(
+                inputs, decode=self.decode, logits_processor=[finite, first], stopping_criteria=stops, **options
+            )
         seconds, peak = (self._now() - start) / len(ready), self._peak()
         prefill = None if first.at is None else (first.at - start) / len(ready)
         rows = new_tokens(output[:, prompt_length:], self.bundle.tokenizer, until)

@@ -101,6 +101,12 @@ def run(
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Questions a batch; `auto`: as fit in memory.  [default: 16]")
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            help="`plain`; for greedy answers on a GPU also `graph` (CUDA graphs) or `compiled` (torch.compile)."
+        ),
+    ] = None,
     share_pictures: Annotated[
         bool | None,
         typer.Option(

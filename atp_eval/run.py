@@ -23,7 +23,7 @@ from atp_eval.errors import TaskFailure, UserError
 from atp_eval.features import feature_store
 from atp_eval.manifest import make_manifest, method_info
 from atp_eval.methods import Method, get_method
-from atp_eval.models import Bundle, load_model
+from atp_eval.models import Bundle, find_device, load_model
 from atp_eval.parts import gather
 from atp_eval.records import MANIFEST, Manifest, Result, read_run
 from atp_eval.rounds import asker, plan_batches, rounds
@@ -177,6 +177,7 @@ class Setup(NamedTuple):
             self.methods,
             batch_size=int(config.batch_size),
             share_pictures=config.share_pictures,
+            decode=None if config.decode == "plain" else config.decode,
             loaders=config.loaders,
             store=feature_store(config, self.bundle, say),
             writer=writer,
@@ -256,6 +257,11 @@ def check_names(config: RunConfig) -> tuple[list[Benchmark], list[Method]]:
 def load(config: RunConfig) -> Bundle:
     """The model of a configuration; transformers' own bar would tear the status line."""
     transformers.utils.logging.disable_progress_bar()
+    device = find_device(config.device)
+    if config.decode == "graph" and device.type != "cuda":
+        raise UserError(f"--decode graph records CUDA graphs, and the device is {device}; leave it out, or use a GPU")
+    if config.decode != "plain" and config.attention != "sdpa":
+        raise UserError(f"--decode {config.decode} takes attention sdpa, not {config.attention}")
     return load_model(
         config.model,
         device=config.device,

@@ -194,3 +194,23 @@ def test_lmms_evals_own_command_line_gives_the_same_scores(finished: Path, check
     rows = run_.samples().query("method == 'fastv@18' and benchmark == 'gqa'").sort_values("doc_id")
     assert theirs == ours.score
     assert [t[0] if isinstance(t, list) else t for t in texts] == rows["response"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--decode", "graph"], "records CUDA graphs, and the device is cpu"),
+        (["--decode", "compiled", "--attention", "eager"], "takes attention sdpa, not eager"),
+        (["--decode", "fast"], "decode"),
+    ],
+)
+def test_a_way_of_decoding_that_cannot_be_is_refused(
+    given: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["atp-eval", "run", "--dry-run", "--device", "cpu", "--output", str(tmp_path / "r"), *given]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
