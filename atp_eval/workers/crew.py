@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from atp_eval.errors import TaskFailure
+
 TRIES = 3  # workers that may die of one task before it is given up
 Task = TypeVar("Task")
 Work = Callable[[Any], Any]
@@ -29,7 +31,10 @@ class Crew(Protocol):
 
     @property
     def size(self) -> int:
-        """How many tasks are worked on at once."""
+        """How many tasks are worked on at once, at most."""
+
+    def places(self) -> Sequence[int]:
+        """Those that a worker has, or could have now: machines may go, and with them the room for some."""
 
     def give(self, place: int, task: Any) -> None:
         """Start a task; where the place has no worker, or it died, one is started first."""
@@ -61,19 +66,24 @@ def share_out(tasks: Sequence[Task], crew: Crew, watcher: Watcher[Task], *, trie
     """Have every task worked on, in their order as far as workers are free; the last reason by the position of each
     task of which `tries` workers died.
 
-    Raises what the work raised, if that is a UserError or a TaskFailure: the others' work stops then. The crew is not
-    closed.
+    Raises what the work raised, if that is a UserError or a TaskFailure: the others' work stops then; and TaskFailure
+    when no place is left. The crew is not closed.
     """
     queue = deque(range(len(tasks)))
     busy: dict[int, int] = {}
     deaths: Counter[int] = Counter()
     given_up: dict[int, str] = {}
     while queue or busy:
-        for place in range(crew.size):
+        for place in crew.places() if queue else ():
             if queue and place not in busy:
                 busy[place] = queue.popleft()
                 crew.give(place, tasks[busy[place]])
                 watcher.started(place, tasks[busy[place]])
+        if not busy:
+            raise TaskFailure(
+                "there is no room for any worker any more: the machines are gone, or others use them. What was done is "
+                "kept; the same command goes on"
+            )
         for place, found, error, died in crew.wait(0.25):
             if error is not None:
                 raise error

@@ -28,6 +28,9 @@ class _Actor:
     def __init__(self, work: Work) -> None:
         self.work = work
 
+    def born(self) -> None:
+        """Tells that there is one."""
+
     def do(self, task: Any) -> tuple[Any, Exception | None, str | None]:
         """What the work returned; a UserError or TaskFailure; or another error, after which a new actor goes on."""
         try:
@@ -78,8 +81,9 @@ class Actors:
 
         self._ray = ray
         self._kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
-        self._works = list(works)
+        self._works, self._each = list(works), Resources(cpus, gpus)
         self._actors: dict[int, Any] = {}
+        self._unborn: dict[int, Any] = {}  # by place, what is told when the actor has started
         self._busy: dict[Any, int] = {}
 
     @property
@@ -87,16 +91,44 @@ class Actors:
         """How many actors there are at most."""
         return len(self._works)
 
+    def places(self) -> Sequence[int]:
+        """Those with an actor, and as many empty ones as the cluster has room for by now."""
+        empty = [place for place in range(self.size) if place not in self._actors]
+        return sorted([*self._actors, *empty[: max(0, self._room() - len(self._actors))]] if empty else self._actors)
+
     def give(self, place: int, task: Any) -> None:
         """Start a task; see `Crew`."""
         if place not in self._actors:
             self._actors[place] = self._kind.remote(self._works[place])
+            self._unborn[place] = self._actors[place].born.remote()
         self._busy[self._actors[place].do.remote(task)] = place
 
     def wait(self, seconds: float) -> list[Ended]:
         """What has ended; see `Crew`."""
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=seconds)
-        return [self._hear(self._busy.pop(one), one) for one in ready]
+        return [self._hear(self._busy.pop(one), one) for one in ready] or self._never_born()
+
+    def _never_born(self) -> list[Ended]:
+        """Of actors that wait for a machine, those for which there is none any more: Ray would let them wait."""
+        if not self._unborn:
+            return []
+        born, _ = self._ray.wait(list(self._unborn.values()), num_returns=len(self._unborn), timeout=0)
+        self._unborn = {place: one for place, one in self._unborn.items() if one not in born}
+        if not self._unborn or self._room() >= len(self._actors):
+            return []
+        place = next(iter(self._unborn))
+        self._busy = {one: busy for one, busy in self._busy.items() if busy != place}
+        self._end(place)
+        return [Ended(place, died="the machine on which it was to start is gone")]
+
+    def _room(self) -> int:
+        """How many actors the machines of the cluster have room for."""
+        has, wants = self._ray.cluster_resources(), {"CPU": self._each.cpus, "GPU": self._each.gpus}
+        return min((int(has.get(name, 0) // each) for name, each in wants.items() if each), default=self.size)
+
+    def _end(self, place: int) -> None:
+        self._unborn.pop(place, None)
+        self._ray.kill(self._actors.pop(place))
 
     def _hear(self, place: int, one: Any) -> Ended:
         """What an actor says, or that it no longer can."""
@@ -106,7 +138,7 @@ class Actors:
             found, error, died = None, None, _cause(gone)
         if died is None:
             return Ended(place, found, error)
-        self._ray.kill(self._actors.pop(place))
+        self._end(place)
         return Ended(place, died=died)
 
     def close(self) -> None:

@@ -40,6 +40,10 @@ class Processes:
         """How many processes there are at most."""
         return len(self._works)
 
+    def places(self) -> Sequence[int]:
+        """All: this machine stays as it is."""
+        return range(self.size)
+
     def give(self, place: int, task: Any) -> None:
         """Start a task; see `Crew`."""
         if place not in self._seats:

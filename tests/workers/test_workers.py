@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,3 +154,51 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+class Shrinking:
+    """What Actors use of Ray, on a cluster whose machines can go; actors start where there is room, and do nothing."""
+
+    def __init__(self, cpus: int) -> None:
+        self.cpus, self.killed = cpus, 0
+
+    def remote(self, **options: Any) -> Any:
+        def kind(cls: type) -> Any:
+            return SimpleNamespace(remote=lambda work: self.actor())
+
+        return kind
+
+    def actor(self) -> Any:
+        answers = SimpleNamespace(remote=lambda task=None: object())
+        return SimpleNamespace(do=answers, born=answers)
+
+    def wait(self, ones: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return [], ones
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": float(self.cpus)}
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+
+
+def test_places_go_with_their_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = Shrinking(cpus=4)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    crew = on_ray.Actors([Doubling(Path())] * 3, cpus=1)
+    assert list(crew.places()) == [0, 1, 2]
+    crew.give(1, Job(1))
+    ray.cpus = 2
+    assert list(crew.places()) == [0, 1]
+    assert crew.wait(0) == []  # it has no machine yet, but there is one
+    ray.cpus = 0
+    assert list(crew.places()) == [1]
+    (ended,) = crew.wait(0)
+    assert ended.place == 1 and "machine" in (ended.died or "") and ray.killed == 1
+    assert list(crew.places()) == [] and crew.wait(0) == []
+
+
+def test_when_no_machine_is_left_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", Shrinking(cpus=0))
+    with pytest.raises(TaskFailure, match="no room for any worker any more"):
+        share_out([Job(0)], on_ray.Actors([Doubling(Path())], cpus=1), Watcher())
