@@ -83,7 +83,8 @@ def bench(
     be."""
     if what not in ROUNDS:
         raise unknown("bench", what, ROUNDS)
-    from atp_eval.bench.plan import Wanted, make_plan
+    from atp_eval.bench.plan import Wanted
+    from atp_eval.bench.planning import make_plan
 
     plan = make_plan(
         Wanted(

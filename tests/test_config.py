@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atp_eval.cli import split_methods
+from atp_eval.terminal import split_methods
 from atp_eval.config import RunConfig, load_config, make_config
 from atp_eval.errors import UserError
 from atp_eval.terminal import split_names

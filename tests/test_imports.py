@@ -60,12 +60,13 @@ LIGHT = [
 ]
 ONLY_IMPORTED_BY = {
     "cli": {"__main__"},
-    "run": {"ablation", "cli", "shards", "sweep"},
+    "run": {"ablation", "run_commands", "shards", "sweep"},
     "reporting": {
         "bench_commands",
         "claims_commands",
         "cli",
         "report_commands",
+        "run_commands",
         "compare_commands",
         "gallery_commands",
         "annotation",

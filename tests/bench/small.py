@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.small import small_llava
 
-from atp_eval.bench.plan import Plan, Wanted, make_plan
+from atp_eval.bench.plan import Plan, Wanted
+from atp_eval.bench.planning import make_plan
 
 
 def small_folder(path: Path, **sizes: Any) -> str:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from atp_eval.bench import machine, run, stages
-from atp_eval.bench.plan import Wanted, make_plan
+from atp_eval.bench.plan import Wanted
+from atp_eval.bench.planning import make_plan
 from atp_eval.bench.records import BENCH, MEASURED, Cell, read_bench
 from atp_eval.bench.run import run_bench
 from atp_eval.bench.stages import Allocated, Clock, decode_flops, survey, timed

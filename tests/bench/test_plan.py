@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atp_eval.bench import plan as planning
+from atp_eval.bench import planning
 from atp_eval.bench.memory import cell_bytes, weights_bytes
-from atp_eval.bench.plan import Wanted, make_plan
+from atp_eval.bench.plan import Wanted
+from atp_eval.bench.planning import make_plan
 from atp_eval.bench.records import Cell
 from atp_eval.bench.untrained import paper_stages
 from atp_eval.cost import KNOWN, Geometry, averages, tokens_per_layer
