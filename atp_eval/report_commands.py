@@ -56,7 +56,14 @@ def report(
         raise UserError(f"--samples {samples}: 0 or more")
     limit = parse_size(max_size)
     write_report(
-        runs, output, force=force, as_json=as_json, samples=samples, max_size=limit, figures=figures, benches=bench or ()
+        runs,
+        output,
+        force=force,
+        as_json=as_json,
+        samples=samples,
+        max_size=limit,
+        figures=figures,
+        benches=bench or (),
     )
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -151,6 +150,8 @@ def fit(xs: Sequence[float], ys: Sequence[float]) -> Fit | None:
     x, y = np.array(xs) / scale, np.array(ys) / top  # of one size, or squares of thousands leave few digits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import statsmodels.api as sm  # a second, and most pages have no growth
+
         model = sm.WLS(y, np.column_stack([np.ones_like(x), x, x * x]), weights=1 / y**2).fit()
     bounds = model.conf_int(1 - LEVEL)
     constant, linear, quadratic = (

@@ -37,11 +37,12 @@ class Stage:
 class Efficiency:
     """A method over its warm batches of all benchmarks.
 
-    device: as the manifest names it. batch_size: of most batches. vision: seconds a question of tower and projector,
-        mean over batches (a picture is encoded once for all its questions and methods: most batches cost nothing or
-        much), with a normal interval. llm: prefill and decoding with the method's own work, and both apart; None in
-        runs that did not record them. decode_seconds: after the first new token; no ratio, since methods may say more
-        or less.
+    device: as the manifest names it. shared: whether questions about one picture in a batch read it once together,
+        which makes a question cheap where methods do not choose by it. batch_size: of most batches. vision: seconds a
+        question of tower and projector, mean over batches (a picture is encoded once for all its questions and
+        methods: most batches cost nothing or much), with a normal interval. llm: prefill and decoding with the method's
+        own work, and both apart; None in runs that did not record them. decode_seconds: after the first new token; no
+        ratio, since methods may say more or less.
     questions_per_second: of the LLM, without the vision tower. tokens_per_second: new tokens while decoding, over
         whole batches that went beyond the first token. peak_bytes: the most that any batch allocated on the GPU,
         weights included; peak_saved: what the upper bound allocated more on the same batches, median. None where there
@@ -51,6 +52,7 @@ class Efficiency:
     label: str
     is_reference: bool
     device: str
+    shared: bool
     batch_size: int
     batches: int
     vision: Interval
@@ -108,6 +110,7 @@ def efficiency(entry: Entry, rows: pd.DataFrame, paired: pd.DataFrame | None) ->
         label=entry.label,
         is_reference=entry.is_reference,
         device=entry.run.manifest.device,
+        shared=bool(entry.run.manifest.config.get("share_pictures")),
         batch_size=int(batches["batch_size"].mode()[0]),
         batches=len(batches),
         vision=mean_interval(batches["vision_seconds"].to_numpy()),

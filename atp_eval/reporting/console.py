@@ -69,5 +69,7 @@ def caption(summary: Summary) -> str:
         "tokens: visual tokens entering a decoder layer, averaged. retention: of the upper bound, paired 95 % "
         "interval. time: of the language model, per question, against the upper bound."
     ]
+    if any(e.shared for e in summary.efficiency):
+        lines[0] += " Questions about one picture read it once together (--no-share-pictures: each by itself)."
     lines += [f"Note: {w}" for w in summary.warnings]
     return escape("\n".join(lines))

@@ -40,6 +40,7 @@ class EfficiencyParts:
     memory: bool
     setting: str
     words: str
+    shared: bool
 
 
 def efficiency_parts(summary: Summary) -> EfficiencyParts | None:
@@ -58,6 +59,7 @@ def efficiency_parts(summary: Summary) -> EfficiencyParts | None:
         memory=any(row.peak for row in rows),
         setting=_setting(found),
         words=_words(found),
+        shared=any(e.shared for e in found),
     )
 
 
