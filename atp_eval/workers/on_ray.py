@@ -67,7 +67,8 @@ def connect(where: Where, cpus: int | None = None) -> Resources:
             ray.init(address="auto", **quiet)
         except ConnectionError:
             raise UserError(
-                "--ray auto: no Ray cluster runs here; start one with `ray start --head`, or use --ray local"
+                "--ray auto: no Ray cluster runs here, or it lets nobody in without its token (RAY_AUTH_MODE=token); "
+                "start one with `ray start --head`, or use --ray local"
             ) from None
     found = ray.cluster_resources()
     return Resources(int(found.get("CPU", 0)), int(found.get("GPU", 0)))
