@@ -9,7 +9,7 @@ import typer
 
 from atp_eval.errors import TaskFailure
 from atp_eval.report_commands import write_report
-from atp_eval.terminal import Json, console, print_json, split_methods, split_names
+from atp_eval.terminal import Json, Ray, Workers, console, print_json, split_methods, split_names
 
 RUN_EPILOG = """
 **Examples**
@@ -97,15 +97,8 @@ def run(
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on in the run folder, or start over in it.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the questions, with a model each.")
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|auto", help="Ray actors instead: of a cluster of this machine, or the one running."
-        ),
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atp_eval.terminal import Json, console, print_json, print_plan, split_names
+from atp_eval.terminal import Json, Ray, Workers, console, print_json, print_plan, split_names
 
 SWEEP_EPILOG = """
 **Examples**
@@ -44,15 +44,8 @@ def sweep(
     tasks: Annotated[str | None, typer.Option(help="Benchmarks, comma-separated.  [default: the file's]")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N documents of each benchmark.")] = None,
     device: Annotated[str | None, typer.Option(help="`auto`, `cpu`, `cuda`, ...")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work, with a model each.", show_default=False)
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|auto", help="Ray actors instead: of a cluster of this machine, or the one running."
-        ),
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Answer the I-th of N shares of the methods, in an own run folder."),

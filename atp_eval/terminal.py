@@ -9,6 +9,13 @@ from typing import Annotated, Any, Protocol
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that share the work, with a model each.", show_default=False)
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="local|auto", help="Ray actors instead: of a cluster of this machine, or the one running."),
+]
 
 
 def print_json(data: Any) -> None:

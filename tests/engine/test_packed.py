@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from methods.adapters import write_adapters
 from methods.matrix import MATRIX
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -22,18 +21,6 @@ from engine.small import answer, make_batch, small_llava
 from engine.test_flash import flash
 
 SPECS = [spec for row in MATRIX for spec in row.pruning]
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return small_llava()
-
-
-@pytest.fixture(scope="module")
-def adapters(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    write_adapters(model, folder)
-    return folder
 
 
 @pytest.mark.parametrize("spec", [*SPECS, "upper_bound", "schedule:layers=1-3,keep=20-7,score=self", Mixer()])
