@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,17 @@ def plan_batches(folder: Path, questions: Mapping[str, Questions], batch_size: i
     numbers = {name: number for number, name in enumerate(questions)}
     write_atomically(path, json.dumps([[(numbers[name], doc) for name, doc in batch] for batch in found]))
     return found
+
+
+def agreed(folder: Path, batch_size: int) -> int:
+    """The batch size of all processes that fill a run folder: that of the first of them, if they come to it by what
+    memory is free."""
+    path, own = folder / FOLDER / "size", folder / FOLDER / f"size-{uuid.uuid4().hex}"
+    write_atomically(own, str(batch_size))
+    with suppress(FileExistsError):
+        os.link(own, path)  # in one step, with its content
+    own.unlink()
+    return int(path.read_text())
 
 
 def asker(questions: Mapping[str, Questions]) -> Callable[[Sequence[Name]], list[Ask]]:

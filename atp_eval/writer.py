@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ SYNC_SECONDS = 1.0  # a crash of the machine (not of the process: see `append`) 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step, so that a killed process leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # others may write the same file, elsewhere too
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 

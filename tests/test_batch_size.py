@@ -17,9 +17,7 @@ from atp_eval import batch_size
 from atp_eval.batch_size import CACHE, CPU_MOST, GPU_MOST, GPU_SHARE, earlier, fitting, largest, question_bytes, settled
 from atp_eval.config import RunConfig
 from atp_eval.cost import KNOWN
-from atp_eval.errors import UserError
 from atp_eval.records import MANIFEST
-from atp_eval.shards.start import start
 
 SEVEN = KNOWN["llava-hf/llava-1.5-7b-hf"]
 
@@ -70,11 +68,6 @@ def test_a_run_goes_on_with_the_batches_it_began_with(tmp_path: Path, monkeypatc
     ]
     given = RunConfig(batch_size=2, output=tmp_path / "run")
     assert settled(given, small_bundle(), said.append) is given and len(said) == 2
-
-
-def test_several_processes_need_a_number() -> None:
-    with pytest.raises(UserError, match=r"--batch-size auto is for one process: .*; give a number"):
-        start(RunConfig(batch_size="auto"), workers=2)
 
 
 @pytest.mark.parametrize("value", ["many", 2.5, True, -1, ""])

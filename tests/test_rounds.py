@@ -19,7 +19,7 @@ from atp_eval.benchmarks import BENCHMARKS, MAIN, get_benchmark
 from atp_eval.config import make_config
 from atp_eval.methods import get_method
 from atp_eval.questions import Questions
-from atp_eval.rounds import FOLDER, asker, plan_batches
+from atp_eval.rounds import FOLDER, agreed, asker, plan_batches
 from atp_eval.run import rounds as rounds_of
 
 
@@ -74,6 +74,11 @@ def test_batches_are_put_together_once(tmp_path: Path, monkeypatch: pytest.Monke
     for other in ({"batch_size": 5, "data": ["a", "b"]}, {"batch_size": 4, "data": ["a", "c"]}):
         with pytest.raises(BaseException, match="put together again"):
             plan_batches(tmp_path, questions, **other)  # type: ignore[arg-type]
+
+
+def test_processes_agree_on_the_batch_size_of_the_first(tmp_path: Path) -> None:
+    assert [agreed(tmp_path, size) for size in (16, 8, 32)] == [16, 16, 16]
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["size"]
 
 
 def test_the_embedded_suite_is_one_round_and_every_real_benchmark_one_of_its_own() -> None:

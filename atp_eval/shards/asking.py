@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from atp_eval.config import RunConfig
+from atp_eval.batch_size import settled
+from atp_eval.config import AUTO, RunConfig
 from atp_eval.models import Bundle
+from atp_eval.rounds import agreed
 from atp_eval.run import set_up
 from atp_eval.shares import Share
 from atp_eval.writer import RunWriter
@@ -29,6 +31,9 @@ class Asking:
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.config = config
+        if config.batch_size == AUTO:
+            size = int(settled(config, bundle, say).batch_size)
+            config = config.model_copy(update={"batch_size": agreed(config.run_folder(), size)})
         self.setup = set_up(config, bundle)
         self.answerer = self.setup.answerer(say=say, progress=progress)
 

@@ -8,8 +8,9 @@ import time
 
 from rich.console import Console
 
+from atp_eval.batch_size import CPU_MOST
 from atp_eval.benchmarks import get_benchmark
-from atp_eval.config import RunConfig
+from atp_eval.config import AUTO, RunConfig
 from atp_eval.methods import get_method
 from atp_eval.parts import gather, lend, take_back
 from atp_eval.records import MANIFEST, read_run
@@ -60,9 +61,10 @@ def evaluate_together(config: RunConfig, workers: Workers, console: Console | No
 def shares(config: RunConfig, workers: int) -> list[ShareUnit]:
     """A run's batches in units: some of a round's each, a round after the other."""
     methods, found = labels(config), list[ShareUnit]()
+    size = CPU_MOST if config.batch_size == AUTO else config.batch_size
     for number, names in enumerate(rounds(config), 1):
         asked = sum(questions(get_benchmark(name), config) for name in names)
-        of = max(1, min(EACH * workers, math.ceil(asked / int(config.batch_size))))
+        of = max(1, min(EACH * workers, math.ceil(asked / size)))
         for i in range(of):
             name = f"round-{number}-share-{i + 1}-of-{of}"
             answers, part = len(methods) * asked // of, part_of(config, name)
@@ -92,10 +94,10 @@ def labels(config: RunConfig) -> tuple[str, ...]:
 def settle(writer: RunWriter, config: RunConfig, workers: str, *, finished: bool, seconds: float) -> None:
     """Let run.json tell of the whole run, of which workers told it one piece after the other.
 
-    Methods stand in the order in which they were asked for.
+    The batch size is the one that they agreed on. Methods stand in the order in which they were asked for.
     """
     manifest = read_run(writer.path).manifest
-    told = config.model_dump(mode="json") | {"workers": workers}
+    told = config.model_dump(mode="json") | {"batch_size": manifest.config["batch_size"], "workers": workers}
     order = dict.fromkeys([*labels(config), *manifest.methods])
     methods = {name: manifest.methods[name] for name in order if name in manifest.methods}
     update = {"config": told, "methods": methods, "finished": finished, "seconds": seconds}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atp_eval.config import AUTO, RunConfig
+from atp_eval.config import RunConfig
 from atp_eval.errors import UserError
 from atp_eval.run import Finished, evaluate
 
@@ -16,8 +16,6 @@ def start(config: RunConfig, workers: int | None = None, ray: str | None = None)
     from atp_eval.shards.together import Workers
 
     together, company = Workers.of(workers, ray), join()
-    if config.batch_size == AUTO and (together is not None or company is not None):
-        raise UserError("--batch-size auto is for one process: several need the same batches; give a number")
     if company is not None:
         if together is not None:
             raise UserError("--workers and --ray start processes of their own; leave them out under torchrun")

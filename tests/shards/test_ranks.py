@@ -116,6 +116,15 @@ def test_torchrun_ends_with_the_name_of_the_dead_rank(model: Path, tmp_path: Pat
     assert written(run) > 0
 
 
+def test_ranks_agree_on_a_batch_size(model: Path, alone: Path, tmp_path: Path) -> None:
+    launched = Launched(2, command(model, tmp_path / "run", "--batch-size", "auto"), tmp_path / "logs")
+    assert launched.codes() == [0, 0], launched.said(0) + launched.said(1)
+    run = read_run(tmp_path / "run")
+    assert run.manifest.config["batch_size"] in (1, 2, 4, 8, 16)
+    mine, theirs = answers(run.path), answers(alone)
+    assert {key: row["response"] for key, row in mine.items()} == {key: row["response"] for key, row in theirs.items()}
+
+
 def test_workers_under_torchrun_are_refused(model: Path, tmp_path: Path) -> None:
     launched = Launched(2, command(model, tmp_path / "run", "--workers", "2"), tmp_path / "logs")
     assert launched.codes() == [2, 2]

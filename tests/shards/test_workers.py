@@ -125,7 +125,6 @@ def test_units_hold_all_questions_and_scores_once(model: Path, tmp_path: Path) -
     [
         ({}, {"ray": "yes"}, "--ray yes: write --ray local"),
         ({"device": "mps"}, {"workers": 2}, "--device mps with 2 workers"),
-        ({"batch_size": "auto"}, {"workers": 2}, "give a number"),
         ({"tasks": ["gqb"]}, {"workers": 2}, "unknown benchmark 'gqb'"),
     ],
 )
