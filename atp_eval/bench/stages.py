@@ -20,7 +20,7 @@ from atp_eval.bench.records import Cell, Stages, Survey
 from atp_eval.bench.subject import Sample, Subject
 from atp_eval.engine import Pruned, VisionStates, prune, recorded
 from atp_eval.methods import Method
-from atp_eval.models.llava import encoded_already
+from atp_eval.models.llava import generate
 
 COUNTABLE = {"flash_attention_2": "sdpa"}  # of backends whose operations torch does not count, one that does the same
 STEPS = 3  # tokens of a survey: the first, and two steps of decoding
@@ -78,16 +78,9 @@ def encode(model: Any, pixels: Tensor) -> tuple[Tensor, VisionStates]:
 
 def write(model: Any, sample: Sample, features: Tensor, new: int, then: Callable[[int], None]) -> None:
     """Read the prompts and write exactly `new` tokens after each, greedily; `then` is called for each (EachToken)."""
-    with encoded_already(model):
-        model.generate(
-            input_ids=sample.ids,
-            attention_mask=sample.mask,
-            pixel_values=features,
-            do_sample=False,
-            max_new_tokens=new,
-            min_new_tokens=new,
-            logits_processor=LogitsProcessorList([EachToken(then)]),
-        )
+    inputs = {"input_ids": sample.ids, "attention_mask": sample.mask, "features": features}
+    watch = LogitsProcessorList([EachToken(then)])
+    generate(model, inputs, max_new_tokens=new, eos_token_id=None, logits_processor=watch)
 
 
 def timed(subject: Subject, method: Method, cell: Cell, clock: Clock) -> Stages:

@@ -8,6 +8,7 @@ oneDNN's own preparation weighs more (`benchmarks/decode.py`, `benchmarks/prefil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 LARGE = 2**22
 """Weights of a layer from which on it pays."""
@@ -23,6 +25,14 @@ LEAST = 3
 """Rows from which on it pays: below, reading the weights is all there is to it."""
 ROWS = range(LEAST, 65)
 """Rows of a step of decoding for which it pays."""
+
+
+if torch.backends.mkldnn.is_available():
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)  # else torch's counter would leave it out
+    def _count(x: Sequence[int], weight: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        """Of shapes [..., in] and [out, in]."""
+        return 2 * math.prod(x) * weight[0]
 
 
 def large_linears(model: nn.Module) -> list[Any]:

@@ -129,25 +129,29 @@ class Bundle:
         decode: for plain greedy answers on a GPU, "graph" or "compiled" (see `engine.fixed`); tokens are the same but
         for near ties.
         """
-        options = {"do_sample": False, **options}
-        prompts: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-        if "features" in inputs:
-            prompts["pixel_values"] = inputs["features"]
-        model: Any = self.model
-        plan = Greedy.of(model.generation_config, options)
-        with encoded_already(self.model):
-            if plan is not None and decodable(model):
-                decoder = None if decode is None else partial(fixed_decoder, mode=decode)
-                return greedy(self.model, plan=plan, new_decoder=decoder, **prompts)
-            if not options.keys() & {"past_key_values", "cache_implementation", "use_cache"}:
-                options["past_key_values"] = GrowingCache(model.config, options.get("max_new_tokens") or MOST_ROOM)
-            output = model.generate(**prompts, **options)
-        return output if isinstance(output, Tensor) else output.sequences
+        return generate(self.model, inputs, decode=decode, **options)
 
     def view(self, image: Image.Image) -> Image.Image:
         """What the model sees of a picture: a square of the tower's size, the visual grid lies over it exactly."""
         mean = tuple(self.processor.image_processor.image_mean)
         return seen(image, self.image_mode, mean, self.geometry.vision.image_size)
+
+
+def generate(model: Any, inputs: dict[str, Tensor], *, decode: Mode | None = None, **options: Any) -> Tensor:
+    """`Bundle.generate` for a model without one."""
+    options = {"do_sample": False, **options}
+    prompts: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+    if "features" in inputs:
+        prompts["pixel_values"] = inputs["features"]
+    plan = Greedy.of(model.generation_config, options)
+    with encoded_already(model):
+        if plan is not None and decodable(model):
+            decoder = None if decode is None else partial(fixed_decoder, mode=decode)
+            return greedy(model, plan=plan, new_decoder=decoder, **prompts)
+        if not options.keys() & {"past_key_values", "cache_implementation", "use_cache"}:
+            options["past_key_values"] = GrowingCache(model.config, options.get("max_new_tokens") or MOST_ROOM)
+        output = model.generate(**prompts, **options)
+    return output if isinstance(output, Tensor) else output.sequences
 
 
 @contextmanager

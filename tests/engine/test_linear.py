@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from atp_eval.engine import linear, prune
 from engine import proofs
@@ -80,3 +81,14 @@ def test_a_prompt_that_fails_leaves_the_model_as_it_was(rows: list[int]) -> None
     broken.remove()
     assert rows
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_operations_are_counted_all_the_same(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch, found = small_llava(dtype=torch.float32), in_fp32(mixed().single(0)), []
+    for large in (1, 2**30):
+        monkeypatch.setattr(linear, "LARGE", large)
+        with prune(model, "fastv:layer=2,keep=9"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**batch.inputs())
+        found.append(counter.get_total_flops())
+    assert rows
+    assert found[0] == found[1]
