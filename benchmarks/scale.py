@@ -7,7 +7,8 @@ The questions are synthetic VQAv2 rows, the model is a LLaVA of random weights t
 (`stub_run.py`); all the rest is `atp-eval run` as it is: lmms-eval's task and scoring, batches, records, parquet, page.
 
 - memory: anonymous memory of the process, twice a second. The slope is fitted over the answers, the first tenth left
-  out; peaks are given for each stage, since lmms-eval holds all its requests while it scores.
+  out; peaks are given for each stage, since lmms-eval holds all its requests while it scores. A fifth as many questions
+  about one picture show the slope without the cache of encoded pictures, which is bounded (1 GiB).
 - records: `RunWriter.append` with records as a 7B model with three prune points leaves them, in batches of 16.
 - going on: the same command after the last answers were cut off, as a kill leaves a run; until the first new record is
   written. Beside it the same start with 64 questions in an empty folder, which is what Python and its packages take.
@@ -16,6 +17,7 @@ The questions are synthetic VQAv2 rows, the model is a LLaVA of random weights t
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -30,8 +32,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 from stub_run import write_model, write_questions
 
+from atp_eval.asks import Ask, load
+from atp_eval.documents import DocInfo
+from atp_eval.models import load_model
 from atp_eval.plotting import SERIES, SOFT, Chart, write_chart
 from atp_eval.records import PARQUET, RESULT, SAMPLES, SampleRecord, slug
 from atp_eval.shards.watch import Lines
@@ -178,6 +184,23 @@ def record(number: int, kept: dict[str, Any]) -> SampleRecord:
     )  # fmt: skip
 
 
+def picturing(count: int) -> float:
+    """Milliseconds of a core for a picture of 640 x 480: decoded, told apart, and made what the tower is shown."""
+    bundle, rng = load_model("tiny", device="cpu"), np.random.default_rng(0)
+    files = []
+    for _ in range(count):
+        noise = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((640, 480))
+        noise.save(data := io.BytesIO(), "JPEG", quality=90)
+        files.append(data.getvalue())
+    times = []
+    for data in files:
+        ask = Ask(BENCHMARK, 0, "", lambda data=data: [Image.open(io.BytesIO(data))], {}, DocInfo("", ""))
+        start = time.perf_counter()
+        bundle.pixels([load(ask).image])
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
 def figure(result: dict[str, Any]) -> Chart:
     """Memory over the run, stage after stage."""
     seen, run = pd.DataFrame(result["whole"]["seen"]), result["whole"]
@@ -201,7 +224,7 @@ def figure(result: dict[str, Any]) -> Chart:
 
 def table(result: dict[str, Any]) -> str:
     """The result in words."""
-    run, lines = result["whole"], []
+    run, one, lines = result["whole"], result["one_picture"], []
     if run:
         stages = "; ".join(f"{n} {s['seconds']:.0f} s, peak {s['peak_mb']:,.0f} MB" for n, s in run["stages"].items())
         lines += [
@@ -209,11 +232,17 @@ def table(result: dict[str, Any]) -> str:
             f"memory while answering: {run['slope_mb_per_10k']:+.2f} MB per 10,000 answers, {run['growth_mb']:+.0f} MB "
             f"from the first tenth to the end; {run['answers_a_second']:,.0f} answers/s",
         ]
+        lines.append(
+            f"with one picture: {one['slope_mb_per_10k']:+.2f} MB per 10,000 answers, {one['growth_mb']:+.0f} MB over "
+            f"{one['samples']:,}"
+        )
     if on := result["going_on"]:
         lines.append(
             f"a run with {on['records_there']:,} records goes on after {on['seconds']:.1f} s; "
             f"an empty one starts in {on['empty_seconds']:.1f} s"
         )
+    if picture := result["picture_ms"]:
+        lines.append(f"a picture of 640 x 480, decoded and preprocessed: {picture:.1f} ms of a core")
     if w := result["writing"]:
         lines.append(f"records written: {w['records_a_second']:,.0f}/s, {w['bytes_a_record']:,.0f} bytes each")
     return "\n".join(lines)
@@ -233,15 +262,26 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.work or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        result: dict[str, Any] = {"machine": machine(), "whole": None, "going_on": None, "writing": None}
+        result: dict[str, Any] = {
+            "machine": machine(),
+            "whole": None,
+            "going_on": None,
+            "writing": None,
+            "picture_ms": None,
+            "one_picture": None,
+        }
         if options.only != "run":
             with tempfile.TemporaryDirectory(dir=folder) as written:
                 result["writing"] = writing(Path(written), options.written, options.rounds)
         if options.only != "writing":
+            result["picture_ms"] = picturing(50)
             write_model(folder / "model")
             write_questions(folder / "data", options.samples)
             result["whole"] = whole(folder, options.samples)
             result["going_on"] = going_on(folder)
+            write_model(folder / "one" / "model")
+            write_questions(folder / "one" / "data", options.samples // 5, options.samples)
+            result["one_picture"] = whole(folder / "one", options.samples // 5)
     print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")

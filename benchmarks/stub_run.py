@@ -51,23 +51,23 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def write_questions(folder: Path, count: int) -> Path:
+def write_questions(folder: Path, count: int, per_picture: int = PER_PICTURE) -> Path:
     """`count` questions in VQAv2's schema and layout, below a folder for ATP_EVAL_DATA; that folder."""
     columns = Features({k: v for k, v in features("vqav2").items() if k not in OURS}).arrow_schema
     path = folder / "VQAv2" / "data" / "validation-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     with parquet.ParquetWriter(path, columns) as writer:
         for start in range(0, count, PIECE):
-            rows = [question(i) for i in range(start, min(count, start + PIECE))]
+            rows = [question(i, per_picture) for i in range(start, min(count, start + PIECE))]
             writer.write_table(pa.Table.from_pylist(rows, schema=columns))
     split = "  - split: validation\n    path: data/validation-*\n"
     (path.parents[1] / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{split}---\n")
     return folder
 
 
-def question(number: int) -> dict[str, object]:
-    """A row: five questions in a row show one picture; ten people have answered."""
-    image, luck = number // PER_PICTURE, random.Random(number)
+def question(number: int, per_picture: int) -> dict[str, object]:
+    """A row: so many questions in a row show one picture; ten people have answered."""
+    image, luck = number // per_picture, random.Random(number)
     said = luck.choices(SAID, k=10)
     return {
         "question_type": "what",
