@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from atp_eval.terminal import split_methods
 from atp_eval.config import RunConfig, load_config, make_config
 from atp_eval.errors import UserError
-from atp_eval.terminal import split_names
+from atp_eval.terminal import split_methods, split_names
 
 
 def test_a_config_survives_its_own_yaml(tmp_path: Path) -> None:
