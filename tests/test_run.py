@@ -13,6 +13,7 @@ from methods.adapters import random_adapter
 
 from atp_eval import cli, driver
 from atp_eval.backend import AtpEval
+from atp_eval.benchmarks import aggregate, get_benchmark
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.records import SampleRecord, read_run
 from atp_eval.task_files import task_folder
@@ -70,6 +71,14 @@ def test_a_run_leaves_scores_records_tables_and_a_page(finished: Path) -> None:
     assert set(rows["prompt"].str.contains("Answer the question using a single word or phrase.")) == {True}
     assert (finished / "report.html").stat().st_size > 1000
     assert list((finished / "images").glob("*.webp"))
+
+
+def test_scores_of_samples_add_up_to_those_of_lmms_eval(finished: Path) -> None:
+    opened = read_run(finished)
+    for result, rows in ((r, opened.samples()) for r in opened.results()):
+        own = rows[(rows["method"] == result.method) & (rows["benchmark"] == result.benchmark)]
+        columns = (own[name].tolist() for name in ("score", "category", "group"))
+        assert aggregate(get_benchmark(result.benchmark), *columns) == pytest.approx(result.score)
 
 
 def test_the_same_command_again_answers_nothing_twice(finished: Path, checkpoint: Path) -> None:
