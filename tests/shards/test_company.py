@@ -91,7 +91,9 @@ class Gone(Kept):
         raise RuntimeError("Connection reset by peer")
 
 
-@pytest.mark.parametrize(("pid", "why"), [(os.getpid(), "the store .* is gone"), (2**22 + 1, "killed")])
+@pytest.mark.parametrize(
+    ("pid", "why"), [(os.getpid(), "the store .* is gone"), (2**22 + 1, "killed")], ids=["alive", "dead"]
+)
 def test_a_store_that_is_gone_is_the_first_ranks_end(clock: list[float], pid: int, why: str) -> None:
     store = Kept()
     first, second = (Company(store, Place(rank, 2, rank, 2)) for rank in range(2))
