@@ -79,8 +79,6 @@ def watched(folder: Path, output: Path, *more: str, until: int | None = None) ->
         while process.poll() is None:
             records, moment = lines.count(), time.perf_counter() - start
             stage = "page" if (cell / RESULT).exists() else "answers" if records > before else "start"
-            if stage == "answers" and seen and records == seen[-1].records and parquet_near(seen):
-                stage = "scores"
             seen.append(Seen(moment, records, anonymous(process.pid), stage))
             if until is not None and records >= before + until:
                 break
@@ -90,12 +88,8 @@ def watched(folder: Path, output: Path, *more: str, until: int | None = None) ->
         process.wait()
     if until is None and process.returncode:
         sys.exit(f"the run failed:\n{(folder / 'log').read_text()[-2000:]}")
-    return seen
-
-
-def parquet_near(seen: list[Seen]) -> bool:
-    """Whether nothing was written for two seconds: lmms-eval scores."""
-    return seen[-1].stage == "scores" or len({one.records for one in seen[-4:]}) == 1
+    scoring = (one.stage == "answers" and one.records == seen[-1].records for one in seen)  # all is answered
+    return [one._replace(stage="scores") if scores else one for one, scores in zip(seen, scoring, strict=True)]
 
 
 def anonymous(pid: int) -> int:
