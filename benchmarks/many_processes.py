@@ -68,8 +68,8 @@ def owner(folder: Path, part: str) -> int | None:
 
 
 def start(command: list[str], folder: Path, kill: Victim | None = None, after: int = 0) -> dict[str, Any]:
-    """A run to its end: seconds, exit code, its last line on standard error, and the rows there when `kill` struck,
-    once `after` rows were written."""
+    """A run to its end: seconds, exit code, its last line on standard error, the rows there when `kill` struck, once
+    `after` rows were written, and the rows there in the end."""
     began, left = time.perf_counter(), None
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     log = folder.parent / f"{folder.name}.log"
@@ -82,7 +82,13 @@ def start(command: list[str], folder: Path, kill: Victim | None = None, after: i
             time.sleep(0.01)
     said = [line for line in log.read_text(errors="replace").splitlines() if "atp-eval:" in line or " died of " in line]
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "code": process.returncode, "killed_after": left, "said": said[-1] if said else ""}
+    return {
+        "seconds": seconds,
+        "code": process.returncode,
+        "killed_after": left,
+        "rows": written(folder),
+        "said": said[-1] if said else "",
+    }
 
 
 def outcome(folder: Path) -> tuple[pd.DataFrame, list[tuple[str, str, float]]]:
@@ -179,10 +185,12 @@ def measure(options: argparse.Namespace, top: Path) -> dict[str, Any]:
     def noted(name: str, folder: Path, found: dict[str, Any]) -> None:
         finished = found["code"] == 0
         result[name] = found | {"identical": same(folder, expected)} if finished else found
-        print(f"{name}: {found['seconds']:.0f} s, exit code {found['code']}"
-              + (f", killed after {found['killed_after']} of {total} rows" if found["killed_after"] is not None else "")
-              + (f", {'identical' if result[name]['identical'] else 'DIFFERENT'}" if finished else "")
-              + (f"\n    {found['said']}" if found["killed_after"] is not None else ""), flush=True)  # fmt: skip
+        said = [f"{name}: {found['seconds']:.0f} s, exit code {found['code']}"]
+        if found["killed_after"] is not None:
+            said.append(f"killed after {found['killed_after']} of {total} rows, {found['rows']} there in the end")
+        if finished:
+            said.append("identical" if result[name]["identical"] else "DIFFERENT")
+        print(", ".join(said), *([f"    {found['said']}"] if found["said"] else []), sep="\n", flush=True)
 
     print(f"one process: {result['one process']['seconds']:.0f} s, {total} rows", flush=True)
     two = top / "two-ranks"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 LARGE = 2**22
 """Weights of a layer from which on it pays."""
@@ -27,7 +27,7 @@ ROWS = range(LEAST, 65)
 """Rows of a step of decoding for which it pays."""
 
 
-if torch.backends.mkldnn.is_available():
+if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
 
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)  # else torch's counter would leave it out
     def _count(x: Sequence[int], weight: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:

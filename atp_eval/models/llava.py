@@ -99,7 +99,7 @@ class Bundle:
         find each in a text.
         """
         prompts = [self.prompt(text, images=int(has)) for text, has in zip(texts, pictures, strict=True)]
-        image, pad, cells = self.model.config.image_token_id, self.tokenizer.pad_token_id, self.geometry.cells
+        image, pad, cells = self.processor.image_token_id, self.tokenizer.pad_token_id, self.geometry.cells
         rows = [
             [token for token in ids for _ in range(cells if token == image else 1)]
             for ids in self.tokenizer(prompts)["input_ids"]

@@ -87,9 +87,9 @@ IN_THE_METHOD: dict[str, Callable[[Patch], None]] = {
 }
 IN_THE_ENGINE = {
     "scores come from two layers before": (
-        "prune.py",
-        "if index + 1 in self.method.prune_layers:",
-        "if index + 2 in (*self.method.prune_layers, 2):",
+        "passage.py",
+        "reader = self._remember if index + 1 in self.method.prune_layers",
+        "reader = self._remember if index + 2 in (*self.method.prune_layers, 2)",
     ),
     "the causal mean forgets its mask": (
         "point.py",
