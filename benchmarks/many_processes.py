@@ -73,7 +73,7 @@ def start(command: list[str], folder: Path, kill: Victim | None = None, after: i
     began, left = time.perf_counter(), None
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     log = folder.parent / f"{folder.name}.log"
-    with log.open("a") as file:
+    with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
         while process.poll() is None:
             if kill is not None and left is None and (rows := written(folder)) >= after and (pid := kill(folder)):
