@@ -64,9 +64,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     answer = Answerer._answer_batch
 
-    def counting(self: Answerer, batch: Any, methods: list[str]) -> None:
-        counts.update((method, ask.benchmark) for ask in batch for method in methods)
-        answer(self, batch, methods)
+    def counting(self: Answerer, batch: Any) -> None:
+        counts.update((method, x.ask.benchmark) for x in batch.loaded for method in batch.methods)
+        answer(self, batch)
 
     monkeypatch.setattr(Answerer, "_answer_batch", counting)
     return counts
