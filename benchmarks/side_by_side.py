@@ -106,13 +106,13 @@ def bars(name: str, alt: str, rows: list[Bar], axis: str) -> Chart:
     )
 
     def draw(figure: Figure) -> None:
-        axes = plot_area(figure, box=(2.3, 0.5, 4.5, 0.34 * len(rows)))
+        axes = plot_area(figure, box=(2.0, 0.5, 3.7, 0.34 * len(rows)))
         for place, row in enumerate(rows):
             middle, low, high = row.ratio
             axes.barh(place, middle, height=0.62, color=colour(1 if row.target else 8), alpha=0.85)
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=INK, linewidth=1.4)
-            axes.text(0.06, place, shown(row.ratio), va="center", fontsize=8, color="white")
+            axes.annotate(shown(row.ratio), (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
             if row.target:
                 axes.plot([row.target] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=2)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
