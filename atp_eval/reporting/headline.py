@@ -25,6 +25,8 @@ def headline(summary: Summary) -> list[str]:
         sentences.append(against(summary, best, peers_of(summary, best, pruned)))
     if best.timing and best.timing.ratio:
         sentences.append(pace(best.label, best.timing.ratio))
+        if any(e.shared for e in summary.efficiency):
+            sentences.append("Questions about one picture read it once together here, so not pruning is cheap as well.")
     return sentences
 
 

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,12 @@ def test_the_verdict_names_the_best_its_lead_and_its_time() -> None:
         "[3.0, 7.0] more than grid@144, the next.",
         "Under fastv@144, the language model answers 2.00 times as fast [1.60, 2.50].",
     ]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_verdict_says_where_questions_shared_the_reading_of_a_picture(shared: bool) -> None:
+    found = replace(summary(UPPER, FASTV), efficiency=(SimpleNamespace(shared=shared),))  # type: ignore[arg-type]
+    assert ("so not pruning is cheap as well" in said(found)[-1]) == shared
 
 
 @pytest.mark.parametrize(("p", "words"), [(0.012, "= 0.012"), (0.0, "< 0.001")])
