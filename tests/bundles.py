@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -77,3 +78,10 @@ def small_bundle(seed: int = 0) -> Bundle:
         image_mode="pad",
         prompt_style="hf",
     )
+
+
+def small_checkpoint(folder: Path) -> Path:
+    """A folder with the small model and the files of llava-hf/llava-1.5-7b-hf."""
+    small_bundle().model.save_pretrained(folder)
+    small_processor().save_pretrained(folder)
+    return folder

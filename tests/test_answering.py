@@ -1,12 +1,7 @@
-"""Answering side by side: a record for every sample, whatever breaks; a killed run goes on to the same records."""
+"""Answering side by side: a record for every sample, whatever breaks."""
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,58 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from asked import METHODS, answerer, outcomes, picture, questions
 from bundles import small_bundle
 from PIL import Image
 
 from atp_eval.answering import Answerer
-from atp_eval.asks import Ask
-from atp_eval.documents import DocInfo
 from atp_eval.engine import prefill
 from atp_eval.methods import get_method
 from atp_eval.models import Bundle
-from atp_eval.records import SampleRecord
 from atp_eval.writer import RunWriter
-
-METHODS = ("upper_bound", "fastv@18", "random@18", "grid@18")
-WORDS = "what color is the red circle on left of blue star and how many".split()  # noqa: SIM905
-
-
-def picture(seed: int) -> Image.Image:
-    rng = random.Random(seed)
-    return Image.frombytes("RGB", (60, 40), rng.randbytes(60 * 40 * 3))
-
-
-def questions(count: int = 12, benchmark: str = "gqa") -> list[Ask]:
-    """Questions of unequal length, three about each picture."""
-    rng = random.Random(1)
-    asks = []
-    for i in range(count):
-        text = " ".join(rng.choices(WORDS, k=rng.randrange(2, 12))) + "?"
-        info = DocInfo(question=text, target="red", objects=i, cells=(3, 4, 5) if i else ())
-        asks.append(Ask(benchmark, i, text, lambda i=i: [picture(i // 3)], {"max_new_tokens": 3}, info))
-    return asks
-
-
-def answerer(**options: Any) -> Answerer:
-    bundle = small_bundle()
-    methods = {spec: get_method(spec).solve(bundle.geometry) for spec in METHODS}
-    return Answerer(bundle, methods, **{"batch_size": 4, **options})
-
-
-def outcome(record: SampleRecord) -> tuple[Any, ...]:
-    """What must not depend on batches, kills or the clock."""
-    return record.doc_id, record.response, record.error, record.image_id, str(record.trace), record.new_tokens
-
-
-def outcomes(found: Answerer) -> dict[str, list[tuple[Any, ...]]]:
-    return {m: [outcome(r) for _, r in sorted(found.recorded(m, "gqa").items())] for m in METHODS}
-
-
-@pytest.fixture(scope="module")
-def unbroken() -> dict[str, list[tuple[Any, ...]]]:
-    found = answerer()
-    found.answer(questions())
-    return outcomes(found)
 
 
 def test_every_method_answers_every_question_and_keeps_its_budget() -> None:
@@ -121,17 +73,6 @@ def test_no_graph_for_gradients_is_kept_not_even_the_means_for_one() -> None:
     found.answer(questions(3))
     (picture,) = found.pictures.cache.entries.values()
     assert picture.features.is_inference()
-
-
-def test_progress_counts_every_pair_once_also_for_what_was_done_before(tmp_path: Path) -> None:
-    pairs = 12 * len(METHODS)
-    for _ in range(2):
-        counts: list[int] = []
-        with RunWriter(tmp_path) as writer:
-            found = answerer(progress=counts.append, writer=writer)
-            found.answer(questions())
-            found.answer(questions())
-        assert sum(counts) == pairs
 
 
 def test_questions_that_cannot_be_answered_are_recorded_by_name() -> None:
@@ -224,73 +165,6 @@ def test_logits_that_are_not_finite_are_errors_of_their_sample_only() -> None:
             embedding.copy_(saved)
     errors = [found.recorded("upper_bound", "gqa")[i].error for i in range(3)]
     assert errors == [None, "the logits were not finite; try --dtype float32", None]
-
-
-class Stop(Exception):
-    """Stands for whatever ends a process."""
-
-
-@pytest.mark.parametrize("after", [1, 4, 7, 11])
-def test_an_interrupted_run_goes_on_to_the_same_records(
-    tmp_path: Path, after: int, unbroken: dict[str, list[tuple[Any, ...]]]
-) -> None:
-    calls = 0
-
-    def stop(count: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == after:
-            raise Stop
-
-    with RunWriter(tmp_path) as writer, pytest.raises(Stop):
-        answerer(writer=writer, progress=stop).answer(questions())
-    with RunWriter(tmp_path) as writer:
-        found = answerer(writer=writer)
-        found.answer(questions())
-        assert outcomes(found) == unbroken
-        for method in METHODS:  # nothing twice on the disk either
-            path = writer.folder(method, "gqa") / "samples.jsonl"
-            assert len(path.read_text(encoding="utf-8").splitlines()) == 12
-
-
-def test_a_batch_torn_in_the_middle_is_completed_and_no_row_is_written_twice(
-    tmp_path: Path, unbroken: dict[str, list[tuple[Any, ...]]]
-) -> None:
-    with RunWriter(tmp_path) as writer:
-        answerer(writer=writer).answer(questions())
-        path = writer.folder("fastv@18", "gqa") / "samples.jsonl"
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
-    with RunWriter(tmp_path) as writer:
-        found = answerer(writer=writer)
-        found.answer(questions())
-    assert outcomes(found) == unbroken
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 12
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from atp_eval.writer import RunWriter
-from test_answering import answerer, questions
-with RunWriter(Path(sys.argv[1])) as writer:
-    print("ready", flush=True)
-    answerer(writer=writer).answer(questions())
-"""
-
-
-def test_sigkill_at_a_random_moment_loses_nothing_that_was_flushed(
-    tmp_path: Path, unbroken: dict[str, list[tuple[Any, ...]]]
-) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(random.uniform(0.0, 0.4))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with RunWriter(tmp_path) as writer:  # the lock died with the process
-        found = answerer(writer=writer)
-        found.answer(questions())
-    assert outcomes(found) == unbroken
 
 
 def test_pictures_are_kept_as_the_model_saw_them(tmp_path: Path) -> None:

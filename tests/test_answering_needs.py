@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from asked import picture, questions
 from bundles import small_bundle
 from PIL import Image
-from test_answering import picture, questions
 
 from atp_eval.answering import Answerer
 from atp_eval.asks import Ask

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from asked import questions
 from bundles import small_bundle
 from engine.test_syncs import READS
-from test_answering import questions
 from torch import Tensor
 
 from atp_eval.answering import Answerer

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typed
 from engine.small import small_llava
-from test_cli import call
+from typed import call
 
 from atp_eval import calibrate
 
@@ -28,14 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What the command tells programs."""
-
-    def tell(*args: str) -> dict[str, Any]:
-        code, out, err = call(monkeypatch, capsys, "budget", *args, "--json")
-        assert code == 0, err
-        found: dict[str, Any] = json.loads(out)
-        return found
-
-    return tell
+    return partial(typed.told, monkeypatch, capsys, "budget")
 
 
 @pytest.fixture

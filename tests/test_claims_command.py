@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthetic import METHODS, FakeMethod, write_run
-from test_cli import call
+from typed import call
 
 from atp_eval.analysis.claims import ledger
 

@@ -8,21 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typed import call
 
-from atp_eval import cli, listing
-
-
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `atp-eval ARGS`."""
-    monkeypatch.setattr(sys, "argv", ["atp-eval", *args])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
+from atp_eval import listing
 
 BAD = [
     (("run", "--tasks", "gqaa"), "unknown benchmark 'gqaa'. Did you mean: gqa"),

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from asked import answerer, outcomes, questions
 from bundles import small_bundle
 from safetensors.torch import save
-from test_answering import answerer, outcomes, questions
 
 from atp_eval.answering import Answerer
 from atp_eval.encoded import Encoded

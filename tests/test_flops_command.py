@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typed
 from engine.small import small_llava
-from test_cli import call
 from test_flops import counted
 from transformers import LlavaForConditionalGeneration
+from typed import call
 
 import atp_eval.engine  # noqa: F401  the module below hides behind a function of its name
 from atp_eval.analysis.table6 import table_6
@@ -38,14 +39,7 @@ Tell = Callable[..., dict[str, Any]]
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tell:
     """What the command tells programs."""
-
-    def tell(*args: str) -> dict[str, Any]:
-        code, out, err = call(monkeypatch, capsys, "flops", *args, "--json")
-        assert code == 0, err
-        found: dict[str, Any] = json.loads(out)
-        return found
-
-    return tell
+    return partial(typed.told, monkeypatch, capsys, "flops")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import small_bundle, small_processor
+from bundles import small_bundle, small_checkpoint
 from methods.adapters import random_adapter
 
 from atp_eval import cli, driver
@@ -24,11 +24,7 @@ METHODS = "upper_bound,fastv@18"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of llava-hf/llava-1.5-7b-hf."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "small-llava"
-    small_bundle().model.save_pretrained(folder)
-    small_processor().save_pretrained(folder)
-    return folder
+    return small_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small-llava")
 
 
 @pytest.fixture(scope="module")

@@ -115,5 +115,5 @@ def test_questions_about_an_image_are_asked_in_both_ways(
     assert questions.main() == 0
     shown = capsys.readouterr().out
     assert "| `visionzip@88` | " in shown
-    assert "| 7.5 | all layers |" in shown
+    assert "| 7.5 | all layers |" in shown and "| by operations |" in shown
     assert torch.is_grad_enabled()

@@ -44,7 +44,8 @@ class Point(NamedTuple):
 class Tradeoff:
     """A cost that methods are held against. key: of files; title: of the axis; cost: in a sentence.
 
-    front: labels from cheap to dear; no method has at least as much retention for less, or more for as little.
+    front: labels from cheap to dear; no method has at least as much retention for less, or more for as little, and nor
+    has the unpruned model. Empty where that beats them all, as it may in time.
     """
 
     key: str
@@ -82,9 +83,11 @@ def tradeoffs(summary: Summary) -> list[Tradeoff]:
 
 
 def front(points: Sequence[Point]) -> tuple[str, ...]:
-    """The pruning methods that no other dominates, from cheap to dear; no control that knows the truth."""
+    """The pruning methods that neither another nor the unpruned model dominates, from cheap to dear; no control that
+    knows the truth."""
     pruned = [p for p in points if p.competes]
-    best = [p for p in pruned if not any(dominates(other, p) for other in pruned)]
+    rivals = [p for p in points if p.competes or p.is_reference]
+    best = [p for p in pruned if not any(dominates(other, p) for other in rivals)]
     return tuple(p.label for p in sorted(best, key=lambda p: (p.cost.value, p.label)))
 
 
@@ -98,6 +101,9 @@ def dominates(first: Point, second: Point) -> bool:
 def front_words(summary: Summary, found: Tradeoff) -> str:
     """Who is on the front, who of them keeps more than the next cheaper one, and whom only chance may keep off it."""
     labels = found.front
+    if not labels:
+        beaten = "no pruning method is on the front: the unpruned model costs no more and keeps as much"
+        return f"Against {found.cost}, {beaten}."
     points = {p.label: p for p in found.points}
     text = f"Against {found.cost}, {listed(labels, 'and')} {'is' if len(labels) == 1 else 'are'} on the front"
     steps = list(pairwise(labels))
@@ -164,7 +170,7 @@ def chart(found: Tradeoff, series: Series) -> Chart:
     said = "; ".join(f"{p.label}: {p.retention.value:.1f} % at {p.cost.value:.4g}" for p in found.points)
     return Chart(
         name=f"retention-{found.key}",
-        alt=f"Retention against {found.title}. {said}. On the front: {', '.join(found.front)}.",
+        alt=f"Retention against {found.title}. {said}. On the front: {', '.join(found.front) or 'none'}.",
         data=pd.DataFrame(rows),
         draw=lambda figure: draw(figure, found, series, margins),
         size=(COLUMN, height),
@@ -185,8 +191,9 @@ def draw(figure: Figure, found: Tradeoff, series: Series, margins: Margins) -> N
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.axhline(100, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     where = places(axes, found.points)
-    best = sorted((where[p.label], p.retention.value) for p in found.points if p.label in found.front)
-    stairs(axes, best, dearest)
+    if found.front:
+        best = sorted((where[p.label], p.retention.value) for p in found.points if p.label in found.front)
+        stairs(axes, best, dearest)
     names = []
     for p in found.points:
         x, y = where[p.label], p.retention.value

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atp_eval.annotation.ballot import Ballot, Item
+from atp_eval.annotation.merge import Preference, merge
 from atp_eval.annotation.votes import Choice, JudgeFacts, Look, Missing, Pool, Side, Vote, Votes
 
 LEFTS: tuple[Side, Side] = ("a", "b")
@@ -61,3 +62,8 @@ def votes(
         pools=dict(pools or {name: pool(len(given)) for name in names}), exported="2026-11-21T09:00:00Z",
         votes=tuple(given), missing=tuple(missing),
     )  # fmt: skip
+
+
+def merged(*files: Votes) -> Preference:
+    """What they add up to, as files 0.json, 1.json, ..."""
+    return merge([(Path(f"{i}.json"), found) for i, found in enumerate(files)])

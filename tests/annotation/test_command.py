@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pytest
 from made import votes
 from stub import USAGE, Said, completion, endpoint, vote
 from synthetic import FakeMethod, plain_picture, write_run
+from typed import call
 
-from atp_eval import cli
 from atp_eval.annotation.votes import read_votes, write_votes
 
 METHODS = {"upper_bound": FakeMethod(0.9), "fastv@144": FakeMethod(0.4, [(2, 1)])}
@@ -30,16 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*args: str) -> Typed:
-        monkeypatch.setattr(sys, "argv", ["atp-eval", "annotate", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(call, monkeypatch, capsys, "annotate")
 
 
 def test_a_page_is_written_beside_the_run_and_what_was_drawn_is_said(run: str, typed: Any) -> None:

@@ -100,7 +100,7 @@ def test_errors_count_in_per_cent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("terms", "x"), [((0, 1, 0), math.inf), ((0, 1, -1), math.inf), ((0, 0, 1), 0), ((9, 0, 1), 1)]
+    ("terms", "x"), [((0, 1, 0), math.inf), ((0, 1, -1), math.inf), ((0, 0, 1), 0), ((9, 0, 1), 1), ((-1, 1, 1), 0)]
 )
 def test_where_the_square_term_makes_a_tenth(terms: tuple[float, ...], x: float) -> None:
     assert bend(np.array([terms], dtype=float))[0] == pytest.approx(x)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from typed import call
 
 from atp_eval.bench import machine
 from bench.small import small_folder

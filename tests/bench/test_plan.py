@@ -143,6 +143,7 @@ def test_eager_attention_needs_its_maps() -> None:
     [
         ({"batches": [0]}, "--batch 0: at least 1"),
         ({"batches": []}, "--batch is empty"),
+        ({"attentions": []}, "--attention is empty"),
         ({"rounds": 0}, "--rounds 0"),
         ({"text": 5}, "--text-tokens 5"),
         ({"attentions": ["flsh"]}, "unknown attention 'flsh'. Did you mean: flash"),

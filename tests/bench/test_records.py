@@ -58,3 +58,19 @@ def test_a_line_about_no_cell_is_damage(tmp_path: Path) -> None:
         file.write(round_line(99, 0, Stages(1, 1, 1)))
     with pytest.raises(UserError, match="damaged"):
         read_bench(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{'cell': 0", r"measured.jsonl, line 5 is not JSON; delete the line, and the same command measures it again"),
+        ('{"cell": 0, "round": 1, "vision": "x", "prefill": 1, "decode": 1}', "holds a damaged bench"),
+    ],
+)
+def test_a_damaged_line_is_named_in_one_line(line: str, message: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, methods_cells((1,)), rounds=1)
+    with (folder / MEASURED).open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(UserError, match=message) as caught:
+        read_bench(folder)
+    assert "\n" not in str(caught.value)

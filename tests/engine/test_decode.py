@@ -140,6 +140,17 @@ def test_rows_end_as_with_generate(
 SCRIPTED = family("llama")
 
 
+def test_criteria_are_asked_when_rows_are_looked_at_and_about_every_length() -> None:
+    watch, batch, asked = Watch(), in_fp32(mixed()), list[tuple[int, int]]()
+
+    def criterion(ids: Tensor, scores: Any) -> Tensor:
+        asked.append((len(watch.seen), ids.shape[1] - batch.ids.shape[1]))
+        return ids.new_zeros(len(ids), dtype=torch.bool)
+
+    ours(family("llama"), batch, watch, 3, max_new_tokens=7, stopping_criteria=[criterion])
+    assert asked == [(3, 1), (3, 2), (3, 3), (6, 4), (6, 5), (6, 6), (7, 7)]
+
+
 def test_a_model_ends_by_its_own_defaults() -> None:
     model, batch = family("llama"), in_fp32(mixed())
     first = theirs(model, batch, Watch(), max_new_tokens=3)[:, -2]

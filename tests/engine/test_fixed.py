@@ -31,6 +31,12 @@ def answer(model: Any, batch: Batch, mode: Any, new: int = 6) -> tuple[Tensor, T
     return tokens, torch.stack(watch.seen)
 
 
+def only(model: Any) -> fixed.FixedDecoder:
+    """The one decoder that is kept."""
+    (decoder,) = fixed._kept[model].values()
+    return decoder
+
+
 def the_same(model: Any, batch: Batch, mode: Any = "graph", new: int = 6) -> None:
     plain, found = answer(model, batch, None, new), answer(model, batch, mode, new)
     assert torch.equal(found[0], plain[0])
@@ -70,21 +76,77 @@ def test_another_batch_uses_the_same_buffers() -> None:
     model, batches = family("llama"), [in_fp32(make_batch(*rows)) for rows in (((5, 9), (3, 4)), ((3, 2), (6, 9)))]
     with prune(model, PRUNING[1]):
         the_same(model, batches[0])
-        decoder = fixed._last[model]
-        places = [layer.keys.data_ptr() for layer in decoder._cache.layers]
+        decoder = only(model)
+        places = [layer.keys.data_ptr() for layer in decoder.buffers.cache.layers]
         the_same(model, batches[1])
-        assert fixed._last[model] is decoder
-        assert [layer.keys.data_ptr() for layer in decoder._cache.layers] == places
-        assert {layer.max_cache_len for layer in decoder._cache.layers} == {64}
-        the_same(model, in_fp32(make_batch((5, 9))))
-        assert fixed._last[model] is not decoder
+        assert only(model) is decoder
+        assert [layer.keys.data_ptr() for layer in decoder.buffers.cache.layers] == places
+        assert {layer.max_cache_len for layer in decoder.buffers.cache.layers} == {64}
+        the_same(model, in_fp32(make_batch((5, 9))))  # another number of rows
+        assert next(iter(fixed._kept[model].values())) is decoder and len(fixed._kept[model]) == 2
+
+
+def test_methods_that_take_turns_keep_a_decoder_each_and_the_eldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixed, "KEPT", 2)
+    model, batch = family("llama"), in_fp32(make_batch((5, 9), (3, 4)))
+    made: list[Any] = []
+    own = fixed.Buffers
+    monkeypatch.setattr(fixed, "Buffers", lambda *args: made.append(args) or own(*args))
+    specs = ["random:layer=2,keep=9", "random:layer=1,keep=9"]
+    for spec in (*specs, *specs):
+        with prune(model, spec):
+            the_same(model, batch)
+    assert len(made) == 2
+    the_same(model, batch)  # a third throws out the first
+    with prune(model, specs[1]):
+        the_same(model, batch)
+    assert len(made) == 3
+    with prune(model, specs[0]):
+        the_same(model, batch)
+    assert len(made) == 4 and len(fixed._kept[model]) == 2
+
+
+def test_a_longer_prompt_gets_larger_buffers_and_a_shorter_one_uses_them() -> None:
+    model, short, long = family("llama"), *(in_fp32(make_batch((5, 9), (3, n))) for n in (4, 70))
+    the_same(model, short)
+    before = only(model)
+    the_same(model, long)
+    grown = only(model)
+    assert grown is not before and grown.capacities > before.capacities
+    the_same(model, short)
+    assert only(model) is grown
+
+
+def test_other_weights_get_another_decoder() -> None:
+    """A graph reads weights where they were when it was recorded."""
+    model, batch = family("llama"), in_fp32(make_batch((5, 9)))
+    the_same(model, batch)
+    weight = model.model.language_model.layers[0].mlp.up_proj.weight
+    own = weight.data
+    weight.data = own.flip(0).clone()
+    the_same(model, batch)
+    assert len(fixed._kept[model]) == 2
+    weight.data = own
+    the_same(model, batch)
+    assert len(fixed._kept[model]) == 2
+
+
+def test_more_kinds_are_compiled_than_dynamo_keeps_of_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixed, "COMPILE", {"backend": "aot_eager", "fullgraph": True})
+    torch._dynamo.reset()
+    model, batch = family("llama"), in_fp32(make_batch((5, 9), (3, 4)))
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for layers in ("1", "2", "3", "1-2", "2-3", "1-3"):
+            keep = "9-4" if "-" in layers else "9"
+            with prune(model, f"schedule:layers={layers},keep={keep},score=random"):
+                the_same(model, batch, "compiled", 3)
 
 
 def test_what_an_earlier_batch_left_behind_does_no_harm() -> None:
     model, batch = family("llama"), in_fp32(make_batch((5, 9), (3, 4)))
     plain = answer(model, batch, "graph")
     with torch.inference_mode():
-        for layer in fixed._last[model]._cache.layers:
+        for layer in only(model).buffers.cache.layers:
             layer.keys.fill_(float("nan"))
             layer.values.fill_(float("inf"))
     assert torch.equal(answer(model, batch, "graph")[1], plain[1])
@@ -118,7 +180,11 @@ def test_the_prompts_own_cache_is_emptied(monkeypatch: pytest.MonkeyPatch) -> No
 def test_buffers_go_with_their_model() -> None:
     model = family("llama")
     answer(model, in_fp32(mixed()), "graph", 2)
-    seen = weakref.ref(fixed._last[model])
+    seen = weakref.ref(only(model).buffers)
+    fixed.forget_decoders(model)
+    assert seen() is None  # at once, without a look for cycles
+    answer(model, in_fp32(mixed()), "graph", 2)
+    seen = weakref.ref(only(model).buffers)
     del model
     gc.collect()
     assert seen() is None

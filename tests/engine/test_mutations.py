@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import atp_eval.engine
 from engine import proofs
+from engine.mutants import NOTICED, Mutant, mutated
 
-MUTANTS = {
+MUTANTS: dict[str, Mutant] = {
     "positions are renumbered": (
         "prefill.py",
         "tuple(gather(t, index) for t in self.rotary)",
@@ -152,35 +149,11 @@ MUTANTS = {
 }
 
 
-def mutated(folder: Path, name: str, file: str, old: str, new: str) -> Any:
-    """`prune` of a copy of the engine with one line changed."""
-    package = folder / name
-    package.mkdir()
-    for source in Path(atp_eval.engine.__file__).parent.glob("*.py"):
-        text = source.read_text().replace("atp_eval.engine", name)
-        if source.name == "attention.py":
-            text = text.replace('"atp_eval_once"', f'"{name}"')  # registered under a name of its own
-        if source.name == file:
-            assert text.count(old) == 1, f"{old!r} is no longer in {file}: adapt the mutant"
-            text = text.replace(old, new)
-        (package / source.name).write_text(text)
-    return importlib.import_module(name).prune
-
-
 @pytest.mark.parametrize("mutant", ["none", *MUTANTS])
-def test_the_proofs_notice(mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    name = "mutant_" + "".join(c if c.isalnum() else "_" for c in mutant)
-    change = MUTANTS.get(
-        mutant, ("prune.py", "WeakKeyDictionary[nn.Module, Pruned] = WeakKeyDictionary()", "Any = WeakKeyDictionary()")
-    )
-    prune = mutated(tmp_path, name, *change)
-    try:
+def test_the_proofs_notice(mutant: str, tmp_path: Path) -> None:
+    with mutated(tmp_path, MUTANTS.get(mutant)) as prune:
         if mutant == "none":
             proofs.all_proofs(prune)
         else:
-            with pytest.raises((AssertionError, RuntimeError, IndexError, ValueError)):
+            with pytest.raises(NOTICED):
                 proofs.all_proofs(prune)
-    finally:
-        for module in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
-            del sys.modules[module]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import chromium, watched
+from browsing import watched
 from page_builders import BUILDERS
 from playwright.sync_api import Browser
 from synthetic import METHODS, FakeMethod, plain_picture, write_run
 
 SHOWN = METHODS | {"atp@144": FakeMethod(0.8, [(1, (180, 220)), (4, 60)], merged=7, errors=0.1, invalid=0.1)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import chromium, watched
+from browsing import watched
 from playwright.sync_api import Browser, Download, Page, expect
 from synthetic import METHODS, FakeMethod, plain_picture, write_run
 
@@ -74,12 +73,6 @@ NAMELESS = """
   })
   .map((e) => e.outerHTML.slice(0, 80))
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

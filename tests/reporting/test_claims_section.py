@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reporting.test_page import HOSTILE, Outline
+from reporting.outline import HOSTILE, Outline
 from synthetic import METHODS, FakeMethod, write_run
 
 from atp_eval.analysis import Summary, summarise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import chromium, watched
+from browsing import watched
 from playwright.sync_api import Browser
 from synthetic import FakeMethod, Texts, write_run
 
@@ -127,12 +126,6 @@ def test_numbers_have_their_sign_and_long_text_an_end() -> None:
     ]
     assert change_words(Interval(-1234.4), 0) == "−1,234"
     assert cut("x" * 700) == "x" * 600 + "… (100 more characters)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def test_hostile_text_does_nothing_and_the_page_is_accessible(browser: Browser, tmp_path: Path) -> None:

@@ -97,6 +97,17 @@ def test_the_front_holds_whom_nobody_beats() -> None:
     assert front([point("a", 60, 80), point("twin", 60, 80)]) == ("a", "twin")
 
 
+def test_a_method_that_costs_more_than_the_unpruned_model_is_off_the_front(summary: Summary) -> None:
+    upper, fast = point("upper", 100, 100, is_reference=True), point("fast", 60, 80)
+    assert front([upper, fast, point("slow", 120, 95), point("slow, better", 120, 101)]) == ("fast", "slow, better")
+    none = [upper, point("slow", 120, 95), point("as slow", 100.5, 100)]
+    assert front(none) == ("as slow",)  # costs within a percent are equal, and so is what it keeps
+    beaten = Tradeoff("time", "time", "time", tuple(none[:2]), front(none[:2]))
+    assert beaten.front == () and "no pruning method is on the front" in front_words(summary, beaten)
+    with drawn(tradeoff_chart(beaten, lambda label: 1)) as figure:
+        assert [text.get_text() for text in only_axes(figure).texts] == ["upper", "slow"]
+
+
 def test_costs_within_a_percent_are_equal() -> None:
     assert front([point("a", 143.0, 80), point("b", 144.0, 90)]) == ("b",)
     assert front([point("a", 142.0, 80), point("b", 144.0, 90)]) == ("a", "b")

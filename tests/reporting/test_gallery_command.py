@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typed
 from synthetic import METHODS, plain_picture, write_run
 
-from atp_eval import cli
 from atp_eval.records import Run
 
 
@@ -23,18 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs `atp-eval gallery ARGS`; exit code, standard output and standard error."""
-
-    def go(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["atp-eval", "gallery", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return go
+    return partial(typed.call, monkeypatch, capsys, "gallery")
 
 
 def test_the_page(call: Any, run: Run, tmp_path: Path) -> None:

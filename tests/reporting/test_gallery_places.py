@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from browsing import chromium, watched
+from browsing import watched
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
@@ -62,12 +62,6 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     trace = named_samples([run], [("gqa", 0)])[0].answers[1].trace
     assert trace is not None
     return Seen(run, given.reshape(SIDE, PATCH, SIDE, PATCH, 3).mean((1, 3)), trace.keep_at(7).reshape(SIDE, SIDE))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def cells(drawn: Image.Image) -> NDArray[np.float64]:

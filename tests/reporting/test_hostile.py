@@ -4,12 +4,11 @@ nothing moves. `hostile.STRINGS` are the texts, `page_builders.BUILDERS` the pag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from browsing import chromium, watched
+from browsing import watched
 from hostile import STRINGS, WORDS, broken_run, labels
 from page_builders import BUILDERS
 from playwright.sync_api import Browser
@@ -53,12 +52,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def harmless(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(tmp_path_factory.mktemp("harmless"), WORDS, "run of plain words")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 def test_there_are_fifty_texts_and_each_is_another() -> None:

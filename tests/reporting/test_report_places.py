@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthetic import METHODS, plain_picture, write_run
+from typed import call
 
-from atp_eval import cli
 from atp_eval.analysis import Summary, summarise
 from atp_eval.errors import UserError
 from atp_eval.records import Run
@@ -134,17 +134,6 @@ def test_sizes(text: str, size: int | None) -> None:
         assert parse_size(text) == size
 
 
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["atp-eval", "report", *args])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -158,7 +147,7 @@ def test_bad_input_is_one_line(
     args: tuple[str, ...], said: str, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled = [a.replace("{run}", str(run.path)) for a in args]
-    code, out, err = call(capsys, monkeypatch, str(run.path), "--no-figures", *filled)
+    code, out, err = call(monkeypatch, capsys, "report", str(run.path), "--no-figures", *filled)
     assert code == 2 and out == "" and said in err and "Traceback" not in err
     assert len([line for line in err.splitlines() if line.startswith("atp-eval:")]) == 1
 
@@ -167,6 +156,6 @@ def test_json_names_the_page_and_nothing_else_is_on_standard_output(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = (str(run.path), "-o", str(tmp_path / "x" / "p.html"), "--samples", "2", "--no-figures", "--json")
-    code, out, _ = call(capsys, monkeypatch, *args)
+    code, out, _ = call(monkeypatch, capsys, "report", *args)
     assert code == 0 and json.loads(out)["report"] == str(tmp_path / "x" / "p.html")
     assert names(tmp_path / "x") == {"p.html", "p_tables"}

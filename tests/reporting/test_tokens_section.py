@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from reporting.outline import Outline, build
 from synthetic import METHODS, FakeMethod, write_run
-from test_page import Outline, build
 
 from atp_eval.analysis import Summary, summarise
 from atp_eval.plotting import drawn

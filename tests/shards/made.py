@@ -13,8 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from bundles import small_bundle, small_processor
-
 from atp_eval.parts import PARTS
 from atp_eval.records import SAMPLES, read_samples
 
@@ -25,13 +23,6 @@ ROWS = len(METHODS) * 2 * LIMIT
 HEAVY = ["atp_eval.cli", "atp_eval.run", "atp_eval.backend", "atp_eval.shards.ranks", "lmms_eval.evaluator"]
 FORKS = multiprocessing.get_context("forkserver")  # whose processes need not import again what takes seconds
 FORKS.set_forkserver_preload(HEAVY)
-
-
-def checkpoint(folder: Path) -> Path:
-    """A small model's folder."""
-    small_bundle().model.save_pretrained(folder)
-    small_processor().save_pretrained(folder)
-    return folder
 
 
 def settings(model: Path, output: Path) -> dict[str, Any]:

@@ -132,6 +132,68 @@ def test_a_rank_that_gives_up_says_why(clock: list[float]) -> None:
         third.check()
 
 
+@pytest.fixture
+def passing(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time goes by while a rank sleeps."""
+    monkeypatch.setattr(company.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+
+def all_here(number: int = 3, dead: int | None = None) -> list[Company]:
+    """Ranks of this machine, of which one may be dead."""
+    found = ranks(number)
+    for one in found:
+        introduced(one, socket.gethostname(), NOBODY if one.rank == dead else os.getpid())
+    return found
+
+
+def test_who_only_followed_is_not_taken_for_the_cause_and_one_rank_speaks(passing: None) -> None:
+    first, second, _ = all_here(dead=2)
+    first._look()
+    first.end(company.FOLLOWED)
+    second._look()
+    with pytest.raises(Lost, match="since another rank did"):
+        second.check()
+    second.end(company.FOLLOWED)
+    for one in (first, second):
+        lost = one.who_died()
+        assert lost is not None and (lost.rank, lost.why) == (2, company.KILLED)
+    assert first.speaks() and not second.speaks()
+
+
+def test_the_first_may_hear_of_a_follower_before_it_sees_the_dead(passing: None) -> None:
+    first, second, third = all_here()
+    second.end(company.FOLLOWED)
+    first._look()
+    introduced(third, socket.gethostname(), NOBODY)
+    first._known.clear()
+    lost = first.who_died()
+    assert lost is not None and lost.rank == 2 and first.speaks()
+
+
+def test_of_ranks_that_are_all_told_to_end_the_first_says_so(passing: None) -> None:
+    found = all_here()
+    for one in found:
+        one.end(company.TOLD)
+    assert [(one.who_died(), one.speaks()) for one in found] == [(None, True), (None, False), (None, False)]
+
+
+def test_one_that_was_told_to_end_is_named_by_the_first(passing: None) -> None:
+    first, second, _ = all_here()
+    second.end(company.TOLD)
+    first._look()
+    lost = first.who_died()
+    assert lost is not None and (lost.rank, lost.why) == (1, company.TOLD) and first.speaks()
+    assert second.who_died() is None and not second.speaks()
+
+
+def test_what_the_first_says_itself_no_other_repeats(passing: None) -> None:
+    first, second, _ = all_here()
+    first.end("runs/x is in use by process 7")
+    second._look()
+    lost = second.who_died()
+    assert lost is not None and lost.rank == 0 and not second.speaks()
+
+
 def test_the_first_that_lives_speaks() -> None:
     first, second, third = ranks(3)
     assert [one.speaks() for one in (first, second, third)] == [True, False, False]

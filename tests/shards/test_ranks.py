@@ -11,18 +11,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from bundles import small_checkpoint
 from rich.console import Console
 
 from atp_eval.config import make_config
 from atp_eval.parts import PARTS
 from atp_eval.records import IMAGES, read_run
 from atp_eval.run import evaluate
-from shards.made import ROWS, Launched, answers, checkpoint, command, kill_when_it_answers, settings, written
+from shards.made import ROWS, Launched, answers, command, kill_when_it_answers, settings, written
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("ranks") / "model")
+    return small_checkpoint(tmp_path_factory.mktemp("ranks") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from bundles import small_checkpoint
 from rich.console import Console
 
 from atp_eval.config import make_config
@@ -23,12 +24,12 @@ from atp_eval.shards.run import evaluate_together, scoring, shares
 from atp_eval.shards.start import start
 from atp_eval.shards.together import Workers
 from atp_eval.shards.units import ShareUnit, Unit, UnitWorker
-from shards.made import FORKS, LIMIT, METHODS, ROWS, answers, checkpoint, kill_when_it_answers, settings
+from shards.made import FORKS, LIMIT, METHODS, ROWS, answers, kill_when_it_answers, settings
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("workers") / "model")
+    return small_checkpoint(tmp_path_factory.mktemp("workers") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import small_bundle, small_processor
+from bundles import small_checkpoint
 
 from atp_eval import cli
 from atp_eval.answering import Answerer
@@ -32,10 +32,8 @@ DRAWN = [f"random@{budget}:layer=0{seed}" for budget in (18, 9) for seed in ("",
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and a sweep of it."""
     home = tmp_path_factory.mktemp("sweep")
-    small_bundle().model.save_pretrained(home / "model")
-    small_processor().save_pretrained(home / "model")
     run = {"suite": "mini", "batch_size": 4}
-    model = str(home / "model")
+    model = str(small_checkpoint(home / "model"))
     write(home, families=FAMILIES, budgets=[18, 9], model=model, tasks=["gqa", "mme"], limit=2, run=run)
     return home
 

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from bundles import small_bundle, small_processor
+from bundles import small_checkpoint
 from rich.console import Console
 
 from atp_eval.answering import Answerer
@@ -29,6 +29,7 @@ from atp_eval.shards.watch import Display, Lines
 from atp_eval.sweep import plan, run_sweep
 from atp_eval.sweep.settings import Sweep, load_sweep
 from atp_eval.sweep.units import units
+from atp_eval.workers.on_ray import Resources
 from sweep.files import write
 
 FAMILIES = [
@@ -42,10 +43,8 @@ TIMES = {"seconds", "vision_seconds", "prefill_seconds", "decode_seconds", "peak
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A sweep of a small model of random weights."""
     home = tmp_path_factory.mktemp("together")
-    small_bundle().model.save_pretrained(home / "model")
-    small_processor().save_pretrained(home / "model")
     run = {"suite": "mini", "batch_size": 2}
-    model = str(home / "model")
+    model = str(small_checkpoint(home / "model"))
     return load_sweep(write(home, families=FAMILIES, budgets=[18], model=model, tasks=["gqa", "mme"], limit=6, run=run))
 
 
@@ -250,3 +249,29 @@ def test_each_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch: pytest.Mon
 def test_nothing_is_started_where_nothing_is_left(sweep: Sweep, serial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "processes", lambda *args: pytest.fail("workers were started"))
     run_sweep(sweep, "mine", serial.parent, workers=Workers(2), console=Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("device", "machines", "workers", "each", "threads"),
+    [
+        ("cpu", [(8, 0)], 2, (4, 0), 4),
+        ("cpu", [(3, 0), (1, 0)], 2, (1, 0), 1),  # not two cores each: no machine has room for a second
+        ("cpu", [(4, 0), (2, 0)], 3, (2, 0), 2),
+        ("cpu", [(2, 0)], 3, (0, 0), 1),
+        ("auto", [(4, 1), (4, 1)], None, (1, 1), None),
+        ("auto", [(8, 0), (0, 2)], None, (0, 1), None),
+    ],
+)
+def test_every_actor_has_room_on_a_machine_of_the_cluster(
+    device: str,
+    machines: list[tuple[int, int]],
+    workers: int | None,
+    each: tuple[int, int],
+    threads: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crews, "connect", lambda where: [Resources(*machine) for machine in machines])
+    monkeypatch.setattr(crews, "Actors", lambda works, each: (works, each))
+    works, taken = cast(Any, crews.actors(make_config(device=device), "auto", workers))
+    assert taken == each and len(works) == (workers or sum(gpus for _, gpus in machines))
+    assert {work.threads for work in works} == {threads}

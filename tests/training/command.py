@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_cli import call
+from typed import call
 
 from training.test_recipe import home, settings
 

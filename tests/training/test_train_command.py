@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import call
+from typed import call
 
 from training.command import GONE, Command, home, train
 

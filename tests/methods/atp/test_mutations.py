@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engine.test_mutations import mutated
+from engine.mutants import NOTICED, Mutant, mutated
 
 from atp_eval.engine import prune
 from atp_eval.methods.atp import method, scores
@@ -17,7 +16,6 @@ from atp_eval.methods.atp.thresholds import ThresholdModule
 from methods.atp import proofs
 
 Patch = pytest.MonkeyPatch
-NOTICED = (AssertionError, RuntimeError, IndexError, ValueError)
 
 
 def above(patch: Patch) -> None:
@@ -85,7 +83,7 @@ IN_THE_METHOD: dict[str, Callable[[Patch], None]] = {
     "the switches of Tab. 5 do nothing": no_switch,
     "static thresholds adapt": adaptive,
 }
-IN_THE_ENGINE = {
+IN_THE_ENGINE: dict[str, Mutant] = {
     "scores come from two layers before": (
         "passage.py",
         "reader = self._remember if index + 1 in self.method.prune_layers",
@@ -121,13 +119,6 @@ def test_the_proofs_notice_in_the_method(name: str, monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize("name", IN_THE_ENGINE)
-def test_the_proofs_notice_in_the_engine(name: str, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    package = "atp_mutant_" + "".join(c if c.isalnum() else "_" for c in name)
-    broken = mutated(tmp_path, package, *IN_THE_ENGINE[name])
-    try:
-        with pytest.raises(NOTICED):
-            proofs.all_proofs(broken)
-    finally:
-        for module in [m for m in sys.modules if m == package or m.startswith(package + ".")]:
-            del sys.modules[module]
+def test_the_proofs_notice_in_the_engine(name: str, tmp_path: Path) -> None:
+    with mutated(tmp_path, IN_THE_ENGINE[name]) as broken, pytest.raises(NOTICED):
+        proofs.all_proofs(broken)
