@@ -44,7 +44,7 @@ NEUTRAL = {
 }
 """Settings at the values with which they change nothing."""
 GPU_LOOKS_EVERY = 4
-"""Steps between looks at whether all rows have ended: each look waits for the device."""
+"""Steps between looks at whether all rows have ended: each look waits for the device, and asks the criteria."""
 
 
 class Greedy(NamedTuple):
@@ -162,6 +162,7 @@ class _Rows:
         self._ids = torch.cat([input_ids, input_ids.new_zeros(batch, plan.new_tokens)], dim=1)
         self._eos = input_ids.new_tensor(list(plan.eos))
         self._end = input_ids.new_zeros(batch)  # length of the row with which it ended; 0 while it goes on
+        self._judged = self.prompt  # length up to which the criteria have been asked
         self.can_end = bool(plan.eos or plan.criteria)
 
     def add(self, logits: Tensor) -> Tensor:
@@ -177,22 +178,35 @@ class _Rows:
             tokens = tokens.masked_fill(done, self.plan.pad)
         self._ids[:, self.length] = tokens
         self.length += 1
-        if self.can_end:
-            ends = torch.isin(tokens, self._eos)
-            for criterion in self.plan.criteria:
-                ends = ends | criterion(self._ids[:, : self.length], None)
-            self._end = torch.where(ends & ~done, self.length, self._end)
+        if self.plan.eos:
+            self._end = torch.where(torch.isin(tokens, self._eos) & ~done, self.length, self._end)
         return tokens
 
     def ended(self) -> bool:
-        """Whether all rows have. Waits for the device."""
+        """Whether all rows have. Waits for the device.
+
+        Criteria are asked about every length since the last time: they may read what there is, which waits too.
+        """
+        for length in range(self._judged + 1, self.length + 1) if self.plan.criteria else ():
+            for criterion in self.plan.criteria:
+                goes_on = (self._end == 0) | (self._end > length)
+                ends = criterion(self._ids[:, :length], None)
+                self._end = torch.where(ends & goes_on, length, self._end)
+        self._judged = self.length
         return bool((self._end > 0).all())
 
     def ids(self) -> Tensor:
         """[B, L + new] up to the step with which the last row ended. Waits for the device."""
-        if self.can_end and self.ended():
-            return self._ids[:, : int(self._end.max())]
-        return self._ids[:, : self.length]
+        ids = self._ids[:, : self.length]
+        if not self.can_end:
+            return ids
+        if self.ended():
+            ids = ids[:, : int(self._end.max())]
+        if self.plan.criteria and self.plan.eos:  # what came before a criterion was asked
+            assert self.plan.pad is not None
+            behind = torch.arange(ids.shape[1], device=ids.device) >= self._end[:, None]
+            ids = ids.masked_fill(behind & (self._end > 0)[:, None], self.plan.pad)
+        return ids
 
 
 def prompts_of(model: nn.Module, attention_mask: Tensor) -> list[Prompt]:

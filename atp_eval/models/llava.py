@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from atp_eval.engine import ModelGeometry, VisionStates, recorded
 from atp_eval.engine.cache import MOST_ROOM, GrowingCache
 from atp_eval.engine.decode import Greedy, decodable, greedy
-from atp_eval.engine.fixed import Mode, fixed_decoder
+from atp_eval.engine.fixed import Mode, fixed_decoder, forget_decoders
 from atp_eval.errors import UserError
 from atp_eval.models.pictures import ImageMode, seen, squared
 
@@ -147,7 +147,11 @@ def generate(model: Any, inputs: dict[str, Tensor], *, decode: Mode | None = Non
     with encoded_already(model):
         if plan is not None and decodable(model):
             decoder = None if decode is None else partial(fixed_decoder, mode=decode)
-            return greedy(model, plan=plan, new_decoder=decoder, **prompts)
+            try:
+                return greedy(model, plan=plan, new_decoder=decoder, **prompts)
+            except torch.OutOfMemoryError:  # what decoders keep may be in the way of the next try
+                forget_decoders(model)
+                raise
         if not options.keys() & {"past_key_values", "cache_implementation", "use_cache"}:
             options["past_key_values"] = GrowingCache(model.config, options.get("max_new_tokens") or MOST_ROOM)
         output = model.generate(**prompts, **options)
