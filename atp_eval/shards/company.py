@@ -25,6 +25,9 @@ JOIN = timedelta(minutes=5)  # until the others have to be there
 LAST_WORDS = 3.0  # seconds in which a rank that was told to end finds out who died
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 DONE, KILLED = "done", "it was killed, or died without a word"
+FOLLOWED, TOLD = "it ended since another rank did", "it was told to end (SIGTERM)"
+FOLLOWING = (FOLLOWED, TOLD)
+"""Why ranks end when another one has: not the first cause, if there is another."""
 
 
 class Store(Protocol):
@@ -41,11 +44,11 @@ class Store(Protocol):
 
 
 class Lost(Exception):
-    """A rank is no more, or has given up; `why` is for a person."""
+    """A rank is no more, or has given up; `why` is for a person. said: whether these are its own last words."""
 
-    def __init__(self, rank: int, why: str) -> None:
+    def __init__(self, rank: int, why: str, said: bool = False) -> None:
         super().__init__(rank, why)
-        self.rank, self.why = rank, why
+        self.rank, self.why, self.said = rank, why, said
 
 
 class Guarded:
@@ -120,6 +123,7 @@ class Company:
         self.store, self.place = Guarded(store), place
         self.answered = 0  # by this rank
         self._lost: Lost | None = None
+        self._last_words = False  # this rank ends, and looks for the cause
         self._signs: dict[int, tuple[str, float]] = {}  # the last one of each rank, and since when it is the last
         self._known: dict[int, tuple[str, int]] = {}  # machine and process of each rank
         self._stop = threading.Event()
@@ -184,19 +188,24 @@ class Company:
 
     def answered_by_all(self) -> int:
         """Answers of all ranks, as far as is known."""
-        return self.answered + sum(int(sign.split()[1]) for sign, _ in self._signs.values())
+        return self.answered + sum(int(sign.split()[1]) for sign, _ in list(self._signs.values()))
 
     def who_died(self) -> Lost | None:
-        """Of whom this process was told to end, if it can be found out in a moment."""
+        """The rank with which it began, if that can be found out in a moment; else one that ended since another did."""
+        follower, self._last_words = self._lost, True
+        if follower and follower.why in FOLLOWING:
+            self._lost = None
         until = time.monotonic() + LAST_WORDS
         while time.monotonic() < until and not self._lost:
             self._look_again()
             time.sleep(LOOK / 10)
+        self._lost = self._lost or follower
         return self._lost
 
     def speaks(self) -> bool:
-        """Whether it is this rank's part to tell of the end: the first that lives does."""
-        return self.rank == min(r for r in range(self.place.size) if self._lost is None or r != self._lost.rank)
+        """Whether it is this rank's part to tell of the end: the first does, unless it died without a word."""
+        silent = self._lost is not None and not self._lost.said and self._lost.rank == 0
+        return self.rank == (1 if silent else 0)
 
     def named(self, rank: int) -> str:
         """A rank for a person: `rank 1 of 2 (process 4242 on here)`."""
@@ -216,18 +225,19 @@ class Company:
             self._lost = Lost(0, KILLED) if host == socket.gethostname() and not lives(pid) else lost
 
     def _look(self) -> None:
-        """Give a sign, and look for those of the others: the first rank at all, the others at the first."""
+        """Give a sign, and look for those of the others: the first rank at all, the others at the first, or in the end
+        at all."""
         now = time.monotonic()
         self.store.set(f"sign/{self.rank}", f"{now} {self.answered}")
-        for rank in self.others if self.rank == 0 or self._stop.is_set() else [0]:
-            if self._lost is None and (why := self._gone(rank, now)):
-                self._lost = Lost(rank, why)
+        for rank in self.others if self.rank == 0 or self._last_words else [0]:
+            if self._lost is None and (lost := self._gone(rank, now)):
+                self._lost = None if self._last_words and lost.why in FOLLOWING else lost
 
-    def _gone(self, rank: int, now: float) -> str | None:
-        """Why a rank will not go on; None if it lives, has done its work, or has not come yet."""
+    def _gone(self, rank: int, now: float) -> Lost | None:
+        """That a rank will not go on, and why; None if it lives, has done its work, or has not come yet."""
         if self.store.check([f"end/{rank}"]):
             why = self.store.get(f"end/{rank}").decode()
-            return None if why == DONE else why
+            return None if why == DONE else Lost(rank, why, said=True)
         if not self.store.check([f"sign/{rank}"]):
             return None
         sign = self.store.get(f"sign/{rank}").decode()
@@ -235,9 +245,9 @@ class Company:
         self._signs[rank] = (sign, since if sign == last else now)
         host, pid = self._who(rank)
         if host == socket.gethostname():
-            return None if lives(pid) else KILLED
+            return None if lives(pid) else Lost(rank, KILLED)
         silent = now - self._signs[rank][1]
-        return None if silent < PATIENCE else f"no sign of life for {silent:.0f} seconds"
+        return None if silent < PATIENCE else Lost(rank, f"no sign of life for {silent:.0f} seconds")
 
     def _who(self, rank: int) -> tuple[str, int]:
         if rank not in self._known:

@@ -19,7 +19,7 @@ from atp_eval.records import MANIFEST, read_run
 from atp_eval.rounds import rounds
 from atp_eval.run import Finished, check_names, evaluate, load, progress_bar, start_over, told
 from atp_eval.shards.asking import Asking
-from atp_eval.shards.company import Company, Lost, Told
+from atp_eval.shards.company import FOLLOWED, TOLD, Company, Lost, Told
 from atp_eval.shards.crews import check_device
 from atp_eval.shards.run import scoring, settle
 from atp_eval.shards.together import part_of
@@ -40,9 +40,9 @@ def evaluate_as_rank(config: RunConfig, company: Company, console: Console | Non
         try:
             return _evaluate(config, company, console)
         except Lost:
-            raise _end(company) from None
+            raise _end(company, FOLLOWED) from None
         except Told:
-            raise _end(company) from None
+            raise _end(company, TOLD) from None
         except (UserError, TaskFailure) as error:
             company.end(str(error))
             if company.rank == 0:
@@ -70,7 +70,7 @@ def _evaluate(config: RunConfig, company: Company, console: Console | None) -> F
             bundle = load(config)
         company.hear(READY)
         with console.status("Starting lmms-eval, loading the benchmarks ..."):
-            asking = Asking(config, bundle, say=_noted(company))
+            asking = Asking(config, bundle, say=_noted(company), processes=company.place.local_size)
         with progress_bar(console, asking.total) if first else nullcontext() as shown:
 
             def show() -> None:
@@ -143,12 +143,12 @@ def _part(rank: int) -> str:
     return f"rank-{rank}"
 
 
-def _end(company: Company) -> BaseException:
+def _end(company: Company, why: str) -> BaseException:
     """What ends this process after another one died, or this one was told to end: in one of the ranks, the error."""
-    company.end("ended since another rank died")
+    company.end(why)
     lost = company.who_died()
-    if lost is None:
-        return TaskFailure(f"rank {company.rank} was told to end (SIGTERM). {KEPT}.")
     if not company.speaks():
         return SystemExit(1)
+    if lost is None:
+        return TaskFailure(f"rank {company.rank} was told to end (SIGTERM). {KEPT}.")
     return TaskFailure(f"{company.named(lost.rank)} died: {lost.why.rstrip('.')}. {KEPT}.")
