@@ -149,6 +149,7 @@ class Company:
         try:
             yield
         finally:
+            self._linger()
             signal.signal(signal.SIGTERM, before)
             self._stop.set()
             thread.join()
@@ -199,7 +200,8 @@ class Company:
         while time.monotonic() < until and not self._lost:
             self._look_again()
             time.sleep(LOOK / 10)
-        self._lost = self._lost or follower
+        if follower and (self._lost is None or self._lost.rank == follower.rank):  # whose own words they are
+            self._lost = follower
         return self._lost
 
     def speaks(self) -> bool:
@@ -211,6 +213,14 @@ class Company:
         """A rank for a person: `rank 1 of 2 (process 4242 on here)`."""
         host, pid = self._known.get(rank, ("", 0))
         return f"rank {rank} of {self.place.size}" + (f" (process {pid} on {host})" if host else "")
+
+    def _linger(self) -> None:
+        """Let the others hear of the end before the first rank goes, and the store, perhaps, with it."""
+        others = [rank for rank in self.others if self._lost is None or rank != self._lost.rank]
+        until = time.monotonic() + LAST_WORDS
+        with suppress(Lost, Told):
+            while self.rank == 0 and time.monotonic() < until and not self.store.check([f"end/{r}" for r in others]):
+                time.sleep(LOOK / 10)
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK) and not self._lost:

@@ -50,24 +50,22 @@ def test_two_ranks_answer_as_one_process_does(model: Path, alone: Path, tmp_path
 
 def test_a_dead_rank_is_named_and_another_number_of_ranks_goes_on(model: Path, alone: Path, tmp_path: Path) -> None:
     run, killed = tmp_path / "run", list[int]()
-    killer = threading.Thread(target=kill_when_it_answers, args=(run, "rank-1", killed), daemon=True)
+    killer = threading.Thread(target=kill_when_it_answers, args=(run, "rank-2", killed), daemon=True)
     killer.start()
-    launched = Launched(2, command(model, run), tmp_path / "first")
+    launched = Launched(3, command(model, run), tmp_path / "first")
     codes = launched.codes()
     killer.join(1)
-    assert killed and codes == [1, -signal.SIGKILL], launched.said(0)
-    (line,) = (line for line in launched.said(0).splitlines() if line.startswith("atp-eval:"))
-    assert (
-        f"rank 1 of 2 (process {killed[0]} on " in line
-        and "it was killed" in line
-        and "What was answered is kept" in line
-    )
-    assert "Traceback" not in launched.said(0)
+    said = launched.said(0) + launched.said(1)
+    assert killed and codes == [1, 1, -signal.SIGKILL], said
+    (line,) = (line for line in said.splitlines() if line.startswith("atp-eval:"))
+    assert f"rank 2 of 3 (process {killed[0]} on " in line and line in launched.said(0)
+    assert "it was killed" in line and "What was answered is kept" in line
+    assert "Traceback" not in said
     there = written(run)
     assert 0 < there < ROWS
 
-    asked = Launched(3, command(model, run), tmp_path / "second")
-    assert asked.codes() == [0, 0, 0], asked.said(0)
+    asked = Launched(2, command(model, run), tmp_path / "second")
+    assert asked.codes() == [0, 0], asked.said(0)
     assert answers(run) == answers(alone)  # in which no document is twice
     assert read_run(run).results() == read_run(alone).results()
 
