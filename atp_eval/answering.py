@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +56,7 @@ class Answerer:
     decode: how plain greedy answers are decoded (`Bundle.generate`).
     loaders: threads that make the next batches ready while the model works. store: keeps encoded pictures on the disk.
     say: takes one line for the person who waits (an out-of-memory batch that was halved, say).
-    progress: called with the number of (question, method) pairs that were just answered, or found in the folder.
+    progress: called with the number of (question, method) pairs that were just answered.
     """
 
     def __init__(
@@ -92,15 +92,10 @@ class Answerer:
 
     def documents(self, method: str, benchmark: str) -> Set[int]:
         """The doc_ids answered already, in this process or by an earlier one in the same run folder."""
-        known = self.kept.knows(method, benchmark)
-        found = self.kept.documents(method, benchmark)
-        if not known:
-            self.progress(len(found))
-        return found
+        return self.kept.documents(method, benchmark)
 
     def recorded(self, method: str, benchmark: str) -> Mapping[int, SampleRecord]:
         """All that is known of the answers, by doc_id; they are read from the run folder, if there is one."""
-        self.documents(method, benchmark)
         return self.kept.records(method, benchmark)
 
     def answer(self, asks: Sequence[Ask]) -> None:
@@ -117,6 +112,8 @@ class Answerer:
         with closing(ahead(self._prepare, self._todo(planned, asks), self.loaders)) as batches_ready:
             for batch in batches_ready:
                 self._answer_batch(batch)
+        if self.pictures.store:
+            self.pictures.store.flush()
 
     def _todo(
         self, planned: Sequence[Sequence[tuple[str, int]]], asks: Callable[[Sequence[tuple[str, int]]], list[Ask]]
@@ -143,21 +140,28 @@ class Answerer:
         start = self._now()
         self.pictures.encode(ready)
         vision = (self._now() - start) / max(1, len(ready))
+        states = cache(partial(self._states, ready))  # joined for the first method that looks at them, in no one's time
         turn = self.batches % len(methods)
         for method in methods[turn:] + methods[:turn]:
             found = [self._record(x, method, error=x.error, vision=vision) for x in batch.loaded if x.error]
-            found += self._generate(ready, method, vision, batch.tokens)
+            found += self._generate(ready, method, vision, batch.tokens, states)
             self._keep(found)
         self._keep_images(ready)
 
+    def _states(self, ready: list[Loaded]) -> VisionStates | None:
+        return joined([x.encoded for x in ready if x.encoded is not None])
+
     def _generate(
-        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor] | None = None
-    ) -> list[SampleRecord]:
+        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor] | None = None,
+        states: Callable[[], VisionStates | None] | None = None,
+    ) -> list[SampleRecord]:  # fmt: skip
         """The records of a batch; a batch that does not fit in memory is halved until it does."""
         if not ready:
             return []
         try:
-            return self._generate_batch(ready, method, vision, tokens or self._tokens(ready))
+            looks = "vision" in self.methods[method].needs
+            seen = (states or partial(self._states, ready))() if looks else None
+            return self._generate_batch(ready, method, vision, tokens or self._tokens(ready), seen)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -171,8 +175,9 @@ class Answerer:
         return self._generate(ready[:half], method, vision) + self._generate(ready[half:], method, vision)
 
     def _generate_batch(
-        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor]
-    ) -> list[SampleRecord]:
+        self, ready: list[Loaded], method: str, vision: float, tokens: dict[str, torch.Tensor],
+        states: VisionStates | None,
+    ) -> list[SampleRecord]:  # fmt: skip
         options, _ = generation_options(ready[0].ask.options)  # the same for all, but for the stop strings
         until = [generation_options(x.ask.options)[1] for x in ready]
         pictures = [x.encoded for x in ready]
@@ -187,7 +192,7 @@ class Answerer:
             self.methods[method],
             sample_ids=[x.ask.name for x in ready],
             asked=[x.ask.info.cells for x in ready],
-            vision=(states := joined([p for p in pictures if p is not None])),
+            vision=states,
             relevance=self._relevance(ready, method, states),
             pictures=[x.image_id for x in ready] if self.share_pictures else None,
         ) as pruned:

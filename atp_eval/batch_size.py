@@ -25,13 +25,22 @@ FLOAT32 = 4
 CACHE = 2**30  # bytes that encoded pictures may take (`encoded.CACHE_BYTES`), to come yet
 
 
-def settled(config: RunConfig, bundle: Bundle, say: Callable[[str], None]) -> RunConfig:
+def settled(
+    config: RunConfig,
+    bundle: Bundle,
+    say: Callable[[str], None],
+    processes: int = 1,
+    agree: Callable[[int], int] = lambda size: size,
+) -> RunConfig:
     """The configuration with a number for a batch size of `auto`: the run folder's, if it holds a run, or as many as
-    fit now, which is said."""
+    fit now, which is said.
+
+    processes: see `fitting`. agree: gives the number on which all processes of a run have agreed for this one's.
+    """
     if config.batch_size != AUTO:
         return config
     before = earlier(config.run_folder())
-    size = before or fitting(bundle)
+    size = before or agree(fitting(bundle, processes))
     say(f"{size} questions a batch, as {'this run had before' if before else 'fit in the memory that is free'}")
     return config.model_copy(update={"batch_size": size})
 
@@ -44,13 +53,16 @@ def earlier(folder: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def fitting(bundle: Bundle) -> int:
-    """Questions that fit on the bundle's device as it is now, a power of two, at least 1."""
+def fitting(bundle: Bundle, processes: int = 1) -> int:
+    """Questions that fit on the bundle's device as it is now, a power of two, at least 1.
+
+    processes: which answer on this machine at once, and share its memory where they have no GPU each.
+    """
     device = bundle.device
     if device.type == "cuda":
         free, share, most = torch.cuda.mem_get_info(device)[0], GPU_SHARE, GPU_MOST
     else:
-        free, share, most = psutil.virtual_memory().available, CPU_SHARE, CPU_MOST
+        free, share, most = psutil.virtual_memory().available / processes, CPU_SHARE, CPU_MOST
     return largest(share * (free - CACHE), question_bytes(bundle.geometry, bundle.dtype.itemsize), most)
 
 

@@ -8,13 +8,14 @@ import os
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -23,6 +24,7 @@ from atp_eval.encoded import Encoded
 from atp_eval.engine import VisionStates
 from atp_eval.errors import UserError
 from atp_eval.models import Bundle
+from atp_eval.writer import temporary
 
 GIGABYTE = 10**9
 FORMAT = 1  # raise it when what is in a file, or how it is made, changes
@@ -43,7 +45,8 @@ class FeatureStore:
     Processes may share the folder: files appear whole, under their name, and are never changed. Beyond `limit` bytes
     the least recently used go; each process may overshoot by a twentieth before it looks.
 
-    say: takes one line about damaged files, which are made again, and about a disk that takes no more.
+    say: takes one line about damaged files, which are made again, about files that cannot be read, and about a disk
+        that takes no more. Nothing of it ends a run.
 
     Raises UserError where the folder cannot be made or written.
     """
@@ -58,7 +61,7 @@ class FeatureStore:
         self._unseen = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (probe := folder / f".probe.{os.getpid()}").write_bytes(b"")
+            (probe := temporary(folder / "probe")).write_bytes(b"")
             probe.unlink()
         except OSError as error:
             raise UserError(
@@ -76,13 +79,18 @@ class FeatureStore:
         path = self.path(image_id)
         try:
             found = self._read(path, image_id, states)
-            os.utime(path)  # it was used now
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError) as error:
             self._once("damaged", f"cached features are damaged and made again, first {path.name}: {error}")
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it is there no more, or others' to remove
+                path.unlink()
             return None
+        except OSError as error:
+            self._once("unreadable", f"cached features cannot be read; going on without, first {path.name}: {error}")
+            return None
+        with suppress(OSError):  # others' to change
+            os.utime(path)  # it was used now
         return found
 
     def _read(self, path: Path, image_id: str, states: bool) -> Encoded | None:
@@ -107,7 +115,12 @@ class FeatureStore:
         """Write a picture, behind the caller's back; waits only where many wait to be written already."""
         picture = picture.to(torch.device("cpu"))
         self._room.acquire()
-        self._writer.submit(self._write, image_id, picture).add_done_callback(lambda done: self._room.release())
+        self._writer.submit(self._write, image_id, picture).add_done_callback(self._written)
+
+    def _written(self, done: Future[None]) -> None:
+        self._room.release()
+        if error := done.exception():
+            self._once("writer", f"cannot keep pictures in {self.folder}: {type(error).__name__}: {error}")
 
     def _write(self, image_id: str, picture: Encoded) -> None:
         path = self.path(image_id)
@@ -116,13 +129,14 @@ class FeatureStore:
             tensors |= {name: x.contiguous() for name, x in picture.states._asdict().items()}
         said = {"made_by": self.made_by, "image": image_id} | {name: checksum(x) for name, x in tensors.items()}
         data = save(tensors, said)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        half = temporary(path)
         try:
             path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            half.write_bytes(data)
+            os.replace(half, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                half.unlink()
             self._once("disk", f"cannot write to {self.folder}: {error.strerror}; going on without")
             return
         self._unseen += len(data)
@@ -136,19 +150,17 @@ class FeatureStore:
     def trim(self) -> None:
         """Remove the least recently used files beyond the limit, and what killed processes left half written."""
         self._unseen = 0
-        try:
-            with FileLock(self.folder / ".trim.lock", timeout=0):
-                files = self._files()
-                total = sum(size for _, _, size in files)
-                if total <= self.limit:
+        # OSError: another process is at it (a Timeout is one), or the lock or the files are others'.
+        with suppress(OSError), FileLock(self.folder / ".trim.lock", timeout=0):
+            files = self._files()
+            total = sum(size for _, _, size in files)
+            if total <= self.limit:
+                return
+            for path, _, size in sorted(files, key=lambda file: file[1]):
+                path.unlink(missing_ok=True)
+                total -= size
+                if total <= LEFT * self.limit:
                     return
-                for path, _, size in sorted(files, key=lambda file: file[1]):
-                    path.unlink(missing_ok=True)
-                    total -= size
-                    if total <= LEFT * self.limit:
-                        return
-        except Timeout:
-            return  # another process is at it
 
     def _files(self) -> list[tuple[Path, float, int]]:
         """Files with the time of their last use and their size."""

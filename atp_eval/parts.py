@@ -49,7 +49,7 @@ def take_back(run: Path, part: Path) -> None:
             for picture in (part / IMAGES).glob("*"):
                 (run / IMAGES).mkdir(exist_ok=True)
                 picture.replace(run / IMAGES / picture.name)
-            if (part / MANIFEST).exists():
+            if (part / MANIFEST).exists() and (part / ".owner").exists():  # else it is the run's own, as it was lent
                 joined = _joined(run, read_run(part).manifest)
                 write_atomically(run / MANIFEST, joined.model_dump_json(indent=1))
     except Timeout:
@@ -67,12 +67,16 @@ def gather(run: Path) -> None:
 
 
 def _joined(run: Path, part: Manifest) -> Manifest:
-    """The run's manifest with the benchmarks and methods of a part; the part's own where it has none."""
+    """A part's manifest, which says how was answered last, with the run's benchmarks and methods, beginning and time.
+
+    A part that is finished makes no finished run.
+    """
     if not (run / MANIFEST).exists():
         return part
     own = read_run(run).manifest
     benchmarks, methods = {**own.benchmarks, **part.benchmarks}, {**own.methods, **part.methods}
-    return own.model_copy(update={"benchmarks": benchmarks, "methods": methods})
+    kept = {"created": own.created, "seconds": own.seconds, "finished": own.finished and part.finished}
+    return part.model_copy(update={"benchmarks": benchmarks, "methods": methods, **kept})
 
 
 def _move(source: Path, target: Path) -> None:

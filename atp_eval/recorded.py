@@ -20,10 +20,6 @@ class Recorded:
         self._documents: dict[Cell, set[int]] = {}
         self._records: dict[Cell, dict[int, SampleRecord]] = {}  # empty where there is a writer
 
-    def knows(self, method: str, benchmark: str) -> bool:
-        """Whether the run folder has been asked already."""
-        return (method, benchmark) in self._documents
-
     def documents(self, method: str, benchmark: str) -> Set[int]:
         """The doc_ids that are recorded, by this process or by an earlier one in the same run folder."""
         cell = (method, benchmark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from atp_eval.answering import Answerer
 from atp_eval.batch_size import settled
 from atp_eval.benchmarks import Benchmark, get_benchmark, whole_groups
 from atp_eval.config import RunConfig
+from atp_eval.engine.decode import decodable
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.features import feature_store
 from atp_eval.manifest import make_manifest, method_info
@@ -26,7 +28,7 @@ from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle, find_device, load_model
 from atp_eval.parts import gather
 from atp_eval.records import MANIFEST, Manifest, Result, read_run
-from atp_eval.rounds import asker, plan_batches, rounds
+from atp_eval.rounds import FOLDER, asker, plan_batches, rounds
 from atp_eval.rows import Answer
 from atp_eval.writer import RunWriter
 
@@ -193,11 +195,15 @@ class Setup(NamedTuple):
 
         view = Answering(answerer, next(iter(self.methods)))
         questions = {name: Questions(view, self.tasks[name], self.limits[name]) for name in benchmarks}
-        cells = [(method, name) for name in benchmarks for method in self.methods]
-        if all(answerer.documents(method, name) >= set(range(len(questions[name]))) for method, name in cells):
+        done = {name: [answerer.documents(method, name) for method in self.methods] for name in benchmarks}
+        if answerer.share.number == 0:  # what is there already is there for all shares
+            answerer.progress(sum(len(found) for some in done.values() for found in some))
+        missing = {n: [i for i in range(len(questions[n])) if any(i not in f for f in done[n])] for n in benchmarks}
+        if not any(missing.values()):
             return
         data = [driver.task_hash(self.tasks[name]) for name in benchmarks]
-        answerer.answer_batches(plan_batches(folder, questions, answerer.batch_size, data), asker(questions))
+        planned = plan_batches(folder, questions, missing, answerer.batch_size, data)
+        answerer.answer_batches(planned, asker(questions))
 
     def manifest(self, folder: Path) -> Manifest:
         """The manifest, with what `folder` holds already. Raises UserError for another protocol's."""
@@ -214,8 +220,9 @@ def set_up(config: RunConfig, bundle: Bundle) -> Setup:
 
 
 def start_over(writer: RunWriter, config: RunConfig) -> None:
-    """Forget what an earlier run has answered, as --no-resume asks."""
+    """Forget what an earlier run has answered, and its batches, as --no-resume asks."""
     benchmarks, specs = check_names(config)
+    shutil.rmtree(writer.path / FOLDER, ignore_errors=True)
     for method in specs:
         for b in benchmarks:
             writer.forget(method.label, b.name)
@@ -262,7 +269,7 @@ def load(config: RunConfig) -> Bundle:
         raise UserError(f"--decode graph records CUDA graphs, and the device is {device}; leave it out, or use a GPU")
     if config.decode != "plain" and config.attention != "sdpa":
         raise UserError(f"--decode {config.decode} takes attention sdpa, not {config.attention}")
-    return load_model(
+    bundle = load_model(
         config.model,
         device=config.device,
         dtype=config.dtype,
@@ -270,6 +277,9 @@ def load(config: RunConfig) -> Bundle:
         image=config.image,
         prompt=config.prompt,
     )
+    if config.decode != "plain" and not decodable(bundle.model):
+        raise UserError(f"--decode {config.decode} does not know how to decode {config.model}; leave it out")
+    return bundle
 
 
 @contextmanager

@@ -118,12 +118,13 @@ def run(
 
         print_plan(plan(settings), as_json)
         return
-    from atp_eval.records import read_run
+    from atp_eval.records import MANIFEST, read_run
 
     finished = start(settings, workers=workers, ray=ray)
     if finished is None:  # this process is one rank of several, and another one tells the end
         return
-    if not finished.failures or read_run(finished.folder).results():
+    # There is no run.json where no worker got as far as to write one.
+    if not finished.failures or ((finished.folder / MANIFEST).exists() and read_run(finished.folder).results()):
         write_report([finished.folder], as_json=as_json)
     if finished.failures:
         raise TaskFailure("; ".join(finished.failures))

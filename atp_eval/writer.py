@@ -28,26 +28,40 @@ from atp_eval.records import (
 )
 from atp_eval.rows import Answer, read_answers, read_columns, write_parquet
 
+PIECE = 2**16  # bytes that are read at a time
 SYNC_SECONDS = 1.0  # a crash of the machine (not of the process: see `append`) loses what was answered since
 
 
+def temporary(path: Path) -> Path:
+    """A name beside a file for what will replace it; no other's, since others may write the same file, elsewhere too,
+    where processes have the same numbers."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a killed process leaves the old one or the new one."""
+    """Replace a file in one step, so that a kill, or a crash of the machine, leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # others may write the same file, elsewhere too
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    new = temporary(path)
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
 
 
 def repair(path: Path) -> int:
     """Cut a torn last line (the process was killed while writing it) off a JSON-lines file; bytes removed."""
-    data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if end == len(data):
-        return 0
-    with path.open("r+b") as f:
-        f.truncate(end)
-    return len(data) - end
+    with path.open("rb") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        newline = -1
+        while end and newline < 0:  # from the end, a piece after the other
+            start = max(0, end - PIECE)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            end = start + newline + 1
+    if end < size:
+        os.truncate(path, end)
+    return size - end
 
 
 class RunWriter:
@@ -184,9 +198,9 @@ class RunWriter:
     def finish(self, result: Result, scores: dict[int, float]) -> None:
         """Write results.json, and the rows with their scores (by doc_id) as parquet."""
         folder = self.folder(result.method, result.benchmark)
-        temporary = folder / f".{PARQUET}.{os.getpid()}"
+        table = temporary(folder / PARQUET)
         with self._disk():
             self._sync()
-            write_parquet(folder / SAMPLES, temporary, scores)
-            os.replace(temporary, folder / PARQUET)
+            write_parquet(folder / SAMPLES, table, scores)
+            os.replace(table, folder / PARQUET)
             write_atomically(folder / RESULT, result.model_dump_json(indent=1))

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from PIL import Image
 from random_llava import Size, build, prompts
-from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, write
+from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, typed, write
 from targets import Target
 from torch import Tensor, nn
 from transformers import LogitsProcessor
@@ -125,9 +125,10 @@ def noise_for_prompts(rows: int) -> Iterator[None]:
         nn.Linear.forward = forward  # type: ignore[method-assign]
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a token of each row, in turn."""
+def measure(options: argparse.Namespace, told: str) -> dict[str, Any]:
+    """Seconds a token of each row, in turn; told: the command."""
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    here = setting(device, dtype=options.dtype, repeats=options.repeats)
     bundle, inputs = (tiny if options.model == "tiny" else random_7b)(options, device, dtype)
     stages = paper_stages(AVERAGE, bundle.geometry)
     spec = f"schedule:layers={dashes(stages.layers)},keep={dashes(stages.keep)},score=redundant"
@@ -172,9 +173,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         seconds = in_turn({name: tokens(turns) for name, turns in answers.items()}, options.repeats, clock)
     geometry = bundle.geometry
     kept = averages(tokens_per_layer(geometry, stages.layers, stages.keep)).input
-    where = setting(device, dtype=options.dtype, repeats=options.repeats, layers=geometry.num_layers,
-                    batch=options.batch, text=inputs["input_ids"].shape[1] - geometry.cells, model=options.model,
-                    average_tokens=kept, pruning=spec)  # fmt: skip
+    where = {
+        **here,
+        "layers": geometry.num_layers,
+        "batch": options.batch,
+        "text": inputs["input_ids"].shape[1] - geometry.cells,
+        "model": options.model,
+        "average_tokens": kept,
+        "pruning": spec,
+    }
     found = [
         {
             "row": name,
@@ -186,9 +193,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ]
     result = {"rows": found, "setting": where}
     if options.model == "7b" and BOTH in rows:
+        about = f"batch {options.batch}, {options.layers} layers, {options.dtype}"
         target = Target(
-            f"decode, batch {options.batch}, after pruning at {AVERAGE}", "unpruned transformers, SDPA", AIM,
-            times_faster(seconds, BOTH, BASE), command="python benchmarks/decode.py",
+            f"decode after pruning at {AVERAGE}; {about}", "unpruned transformers, SDPA", AIM,
+            times_faster(seconds, BOTH, BASE), command=told,
         )  # fmt: skip
         result["targets"] = [asdict(target)]
     return result
@@ -263,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--rows without {BASE!r}: there is nothing to compare with")
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = measure(options)
+    result = measure(options, typed("decode.py", sys.argv[1:] if arguments is None else arguments))
     print(table(result))
     write(result, figure(result), options)
     return 0

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -36,7 +35,7 @@ from prefill_tables import chart, markdown, target_rows
 from random_llava import SIZES, Size, build, prompts, states
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from side_by_side import setting, spread
+from side_by_side import setting, spread, typed
 from stopwatch import Clock, Times, at_depth, counted_reads, prefill
 from subjects import ALL_ROWS, AS_WRITTEN, NO_RECYCLING, ONEDNN, Subject, Watch, subject
 from targets import to_json
@@ -65,6 +64,9 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     if options.threads:
         torch.set_num_threads(options.threads)
+    where = setting(
+        device, clock=options.clock, dtype=options.dtype, attention=options.attention, repeats=options.repeats
+    )
     size = Size(options.layers, options.distinct, options.batch, options.text, device, dtype, options.attention)
     with console.status(f"Making {options.layers} layers of random weights ..."):
         model = build(size)
@@ -106,13 +108,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {
         "geometry": {"layers": options.layers, "distinct_layers": options.distinct or options.layers, **SIZES},
         "prompt": {"batch": options.batch, "visual_tokens": geometry.cells, "text_tokens": options.text},
-        "setting": setting(
-            device,
-            clock=options.clock,
-            dtype=options.dtype,
-            attention=options.attention,
-            repeats=options.repeats,
-        ),
+        "setting": where,
         "rows": rows,
     }
 
@@ -197,19 +193,18 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for targets.py")
     parser.add_argument("--figure", type=Path, metavar="FOLDER", help="write prefill.pdf, .png and .csv there")
     options = parser.parse_args()
-    if min(options.batch, options.repeats) < 1 or options.layers < 4 or options.text < 6 or options.distinct < 0:
-        parser.error("batch and repeats must be at least 1, layers at least 4, text at least 6, distinct at least 0")
+    if min(options.batch, options.repeats) < 1 or options.layers < 8 or options.text < 6 or options.distinct < 0:
+        parser.error("batch and repeats must be at least 1, layers at least 8, text at least 6, distinct at least 0")
     if options.all:
         options.methods += [name for name in BASELINES if name not in options.methods]
     if options.all_rows:
         options.methods += [name + ALL_ROWS for name in options.methods[1:] if not name.endswith(AS_WRITTEN)]
-    command = shlex.join(["python", "benchmarks/prefill.py", *told(sys.argv[1:])])
     try:
         result = measure(options, Console(stderr=True))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    result["command"] = command
+    result["command"] = typed("prefill.py", sys.argv[1:])
     result["targets"] = to_json(target_rows(result))
     print(markdown(result))
     if options.json:
@@ -218,18 +213,6 @@ def main() -> int:
     if options.figure:
         print(*write_chart(chart(result), options.figure), sep="\n", file=sys.stderr)
     return 0
-
-
-def told(arguments: list[str]) -> list[str]:
-    """The arguments without those that say where results go."""
-    found, skip = [], False
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if skip or name in ("--json", "--figure"):
-            skip = not skip and argument in ("--json", "--figure")
-            continue
-        found.append(argument)
-    return found
 
 
 if __name__ == "__main__":

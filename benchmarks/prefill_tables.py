@@ -13,10 +13,12 @@ from subjects import AS_WRITTEN, NO_RECYCLING
 from targets import Target
 from targets import markdown as target_table
 
+from atp_eval.methods.budget import PAPER_LAYERS
 from atp_eval.plotting import INK, PAGE, SERIES, Chart, Margins, plot_area
 
 AIMS = {"fastv@144": 3.4, "atp@144": 3.4, "fastv@88": 4.3, "atp@88": 4.3}
 AS_WRITTEN_AIM = 1.05
+UNPRUNED = "upper_bound"
 CHOOSING_AIM = 0.5  # per cent of a prefill
 CHOOSERS = ("atp@144", "atp@88", "fastv@144", "fastv@88", f"sparsevlm@144{NO_RECYCLING}")
 
@@ -27,9 +29,11 @@ def target_rows(result: dict[str, Any]) -> Iterator[Target]:
     length = result["prompt"]["visual_tokens"] + result["prompt"]["text_tokens"]
     setting = result["setting"]
     about = f"L = {length}, {setting['dtype']}"
+    if (layers := result["geometry"]["layers"]) != PAPER_LAYERS:
+        about += f", {layers} layers timed, computed for {PAPER_LAYERS}"
     command = result["command"]
     for name, aim in AIMS.items():
-        if name in rows and "upper_bound" in rows:
+        if name in rows and result["rows"][0]["method"] == UNPRUNED:  # what speed-ups are against
             deep = rows[name]["at_32"]
             against = f"unpruned, {setting['attention']}"
             yield Target(f"prefill, `{name}`, {about}", against, aim, deep["speedup"], command=command,

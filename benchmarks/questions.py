@@ -17,21 +17,24 @@ methods and their layers are those of 32 layers, scaled to the depth.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from random_llava import IMAGE_TOKEN, Size, build, prompts
-from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, write
+from random_llava import BEFORE, IMAGE_TOKEN, Size, build, prompts
+from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, typed, write
 from targets import Target, to_json
 
 from atp_eval.bench.machine import wait
 from atp_eval.bench.stages import encode
 from atp_eval.bench.untrained import fitted_atp, paper_stages
+from atp_eval.cost import ModelGeometry
+from atp_eval.cost.flops import decode, projector, vision_tower
+from atp_eval.cost.sharing import Reader
 from atp_eval.engine import VisionStates, model_geometry, prune
+from atp_eval.flops import Asked, parse_schedule, reader
 from atp_eval.methods import Method, get_method
 from atp_eval.models import Bundle
 
@@ -45,6 +48,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time the base and each method, in turn."""
     device, dtype, count = torch.device(options.device), getattr(torch, options.dtype), options.questions
     tower = max(3, round(TOWER * options.layers / DEPTH))
+    where = setting(
+        device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=count, tower=tower,
+        text=options.text, new=options.new,
+    )  # fmt: skip
     size = Size(options.layers, options.distinct, count, options.text, device, dtype, "sdpa", tower)
     model: Any = build(size)
     model.generation_config.update(eos_token_id=None, pad_token_id=0)
@@ -89,14 +96,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "method": spec,
                 "questions_per_second": spread([count / s for s in seconds[spec]]),
                 "ratio": ratio,
+                "by_operations": by_operations(spec, geometry, options),
                 "target": target(spec),
                 "reads_question": methods[spec].reads_question,
             }
         )
-    where = setting(
-        device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=count, tower=tower,
-        text=options.text, new=options.new,
-    )  # fmt: skip
     about = f"{count} questions an image, {options.layers} layers, {options.dtype}"
     targets = [
         Target(
@@ -104,7 +108,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "one at a time, vision tower each time",
             row["target"],
             row["ratio"],
-            command=shlex.join(["python", "benchmarks/questions.py", *sys.argv[1:]]),
+            command=typed("questions.py", sys.argv[1:]),
+            by_operations=row["by_operations"],
         )
         for row in rows
         if row.get("target")
@@ -114,7 +119,27 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def target(spec: str) -> float | None:
     """What a method at a budget is to reach."""
-    return TARGETS.get(int(spec.rpartition("@")[2])) if "@" in spec else None
+    budget = spec.rpartition("@")[2]
+    return TARGETS.get(int(budget)) if budget.isdigit() else None
+
+
+def by_operations(spec: str, geometry: ModelGeometry, options: argparse.Namespace) -> float:
+    """How many times more FLOPs a question of the base takes, tower, prompt and answer together."""
+
+    def read(spec: str) -> Reader:
+        asked = Asked(spec, get_method(spec))
+        if spec.startswith("atp@"):
+            layers, keep = paper_stages(int(spec[4:]), geometry)
+            asked = parse_schedule(
+                ",".join(f"{layer}:{count}" for layer, count in zip(layers, keep, strict=True)), "atp"
+            )
+        return reader(asked, geometry, BEFORE, options.text - BEFORE)
+
+    def flops(one: Reader, questions: int) -> float:
+        answers = questions * decode(geometry, one.prompt.lengths, options.new)
+        return (vision_tower(geometry) + projector(geometry) + one.total(questions) + answers) / questions
+
+    return flops(read("upper_bound"), 1) / flops(read(spec), options.questions)
 
 
 def solved(spec: str, model: Any, bundle: Bundle, ids: Any, pixels: Any) -> Method:
@@ -133,15 +158,16 @@ def solved(spec: str, model: Any, bundle: Bundle, ids: Any, pixels: Any) -> Meth
 
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["| | questions / s | against one at a time | aim | shared |", "|---|--:|--:|--:|---|"]
+    head = "| | questions / s | against one at a time | by operations | aim | shared |"
+    lines = [head, "|---|--:|--:|--:|--:|---|"]
     for row in result["rows"]:
         if "ratio" not in row:
-            lines.append(f"| {row['method']} | {shown(row['questions_per_second'], '.3f')} | 1 | | nothing |")
+            lines.append(f"| {row['method']} | {shown(row['questions_per_second'], '.3f')} | 1 | 1 | | nothing |")
             continue
         aim = "" if row["target"] is None else f"{row['target']:g}"
         part = "layers before the first prune point" if row["reads_question"] else "all layers"
         rate, ratio = shown(row["questions_per_second"], ".3f"), shown(row["ratio"])
-        lines.append(f"| `{row['method']}` | {rate} | {ratio} | {aim} | {part} |")
+        lines.append(f"| `{row['method']}` | {rate} | {ratio} | {row['by_operations']:.2f} | {aim} | {part} |")
     s = result["setting"]
     more = f" {s['batch']} questions of {s['text']} tokens about an image, {s['new']} new tokens each"
     more += f"; {s['tower']} layers of the vision tower."

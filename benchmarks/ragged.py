@@ -16,7 +16,6 @@ Weights are random: time does not depend on them. Layers are scaled to the depth
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +25,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from random_llava import Size, build, prompts
 from scipy.optimize import brentq
-from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, write
+from side_by_side import Bar, add_options, bars, described, in_turn, setting, shown, spread, times_faster, typed, write
 from targets import Target, to_json
 
 from atp_eval.bench.machine import wait
-from atp_eval.bench.untrained import Stages, fitted_atp
+from atp_eval.bench.untrained import Stages, fitted_atp, paper_stages
+from atp_eval.cost import KNOWN, ModelGeometry
+from atp_eval.cost import flops as closed
 from atp_eval.engine import model_geometry, packed, prune
 from atp_eval.methods import Decision
 from atp_eval.methods.atp import ATP
@@ -40,7 +42,7 @@ from atp_eval.methods.budget import scale_layer
 from atp_eval.methods.decision import keep_top
 from atp_eval.models.llava import encoded_already
 
-LAYERS, KEEP = (4, 14, 24), (126, 88, 20)  # of 32; ATP-LLaVA, Tab. 2
+LAYERS, KEEP = paper_stages(144, KNOWN["llava-hf/llava-1.5-7b-hf"])  # of 32 layers: 4, 14, 24; 126, 88, 20
 TARGET, AT = 1.25, 2.0
 
 
@@ -87,6 +89,7 @@ def padded() -> Iterator[None]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time both ways for each spread, in turn."""
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    where = setting(device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=options.batch)
     size = Size(options.layers, options.distinct, options.batch, options.text, device, dtype, "sdpa")
     model = build(size)
     geometry = model_geometry(model.config)
@@ -119,18 +122,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for longest in options.longest:
         lengths = np.array(tokens_of(methods[longest], options, geometry.cells)) + options.text
+        longest_ones = np.broadcast_to(lengths.max(1, keepdims=True), lengths.shape)
         rows.append(
             {
                 "longest": longest,
                 "tokens": {"mean": lengths.mean(1).tolist(), "longest": lengths.max(1).tolist()},
-                "padding_share": 1 - lengths.sum() / (lengths.max(1).sum() * options.batch),
+                "padding_share": 1 - lengths.sum() / longest_ones.sum(),
                 "seconds": {way: spread(seconds[f"{longest:g} {way}"]) for way in WAYS},
                 "ratio": times_faster(seconds, f"{longest:g} packed", f"{longest:g} padded"),
-                "by_rows": lengths.max(1).sum() * options.batch / lengths.sum(),
+                "by_operations": operations(geometry, longest_ones) / operations(geometry, lengths),
                 "target": TARGET if longest >= AT else None,
             }
         )
-    where = setting(device, dtype=options.dtype, repeats=options.repeats, layers=options.layers, batch=options.batch)
     about = f"batch {options.batch}, {options.layers} layers, {options.dtype}"
     targets = [
         Target(
@@ -138,8 +141,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "the same batch padded",
             TARGET,
             row["ratio"],
-            command=shlex.join(["python", "benchmarks/ragged.py", *sys.argv[1:]]),
-            by_operations=row["by_rows"],
+            command=typed("ragged.py", sys.argv[1:]),
+            by_operations=row["by_operations"],
         )
         for row in rows
         if row["target"]
@@ -171,6 +174,12 @@ def tokens_of(method: Uneven, options: argparse.Namespace, cells: int) -> list[l
     return found
 
 
+def operations(geometry: ModelGeometry, lengths: NDArray[np.int64]) -> int:
+    """FLOPs of reading prompts of which lengths [layers, samples] tokens enter each layer; choosing is left out."""
+    full = int(lengths[0, 0])
+    return sum(closed.engine_prefill(geometry, one, full, early=True).total for one in lengths.T.tolist())
+
+
 def check_equal(model: Any, inputs: dict[str, Any], method: ATP, names: Sequence[int]) -> None:
     """Both ways give the same next word for each sample, up to rounding."""
     with prune(model, method, sample_ids=names):
@@ -185,13 +194,13 @@ def check_equal(model: Any, inputs: dict[str, Any], method: ATP, names: Sequence
 def table(result: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| longest / mean | padding | packed, s | padded, s | packed is faster by | by rows |",
+        "| longest / mean | padding | packed, s | padded, s | packed is faster by | by operations |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
         lines.append(
             f"| {row['longest']:g} | {100 * row['padding_share']:.0f} % | {shown(row['seconds']['packed'])} | "
-            f"{shown(row['seconds']['padded'])} | {shown(row['ratio'])} | {row['by_rows']:.2f} |"
+            f"{shown(row['seconds']['padded'])} | {shown(row['ratio'])} | {row['by_operations']:.2f} |"
         )
     return "\n".join([*lines, "", described(result["setting"])])
 

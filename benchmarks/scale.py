@@ -1,6 +1,6 @@
 """200,000 questions the whole way: does memory stay flat, how fast are records written, how soon does a run go on?
 
-    python benchmarks/scale.py --json scale.json --figure figures     # about six minutes on 2 cores
+    python benchmarks/scale.py --json scale.json --figure figures     # 9 to 20 minutes on 2 cores
     python benchmarks/scale.py --samples 20000                        # a quick look
 
 The questions are synthetic VQAv2 rows, the model is a LLaVA of random weights that takes about a millisecond a question
@@ -21,6 +21,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -71,22 +72,21 @@ def watched(folder: Path, output: Path, *more: str, until: int | None = None) ->
     """What a run looks like from outside; it is killed once it has written so many new records, if that is asked."""
     cell = output / slug(METHOD) / BENCHMARK
     lines, seen, start = Lines([cell / SAMPLES]), list[Seen](), time.perf_counter()
-    before = lines.count()
+    before, enough = lines.count(), False
     environment = {**os.environ, "ATP_EVAL_DATA": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command(folder, output, *more), env=environment, stdout=log, stderr=log)
     try:
-        while process.poll() is None:
+        while not enough and process.poll() is None:
             records, moment = lines.count(), time.perf_counter() - start
             stage = "page" if (cell / RESULT).exists() else "answers" if records > before else "start"
             seen.append(Seen(moment, records, anonymous(process.pid), stage))
-            if until is not None and records >= before + until:
-                break
+            enough = until is not None and records >= before + until
             time.sleep(0.02 if until is not None else 0.5)
     finally:
         process.kill()
         process.wait()
-    if until is None and process.returncode:
+    if not enough and (until is not None or process.returncode):
         sys.exit(f"the run failed:\n{(folder / 'log').read_text()[-2000:]}")
     scoring = (one.stage == "answers" and one.records == seen[-1].records for one in seen)  # all is answered
     return [one._replace(stage="scores") if scores else one for one, scores in zip(seen, scoring, strict=True)]
@@ -103,6 +103,7 @@ def anonymous(pid: int) -> int:
 
 def whole(folder: Path, samples: int) -> dict[str, Any]:
     """The run from its first to its last step."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
     seen = watched(folder, folder / "run")
     answering = [one for one in seen if one.stage == "answers" and one.records > samples / 10]
     records, memory = (np.array([getattr(one, name) for one in answering]) for name in ("records", "memory"))
@@ -136,6 +137,7 @@ def going_on(folder: Path) -> dict[str, Any]:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-CUT]))
     seen = watched(folder, folder / "run", until=1)
+    shutil.rmtree(folder / "empty", ignore_errors=True)
     empty = watched(folder, folder / "empty", "--limit", "64", until=1)
     return {"records_there": len(lines) - CUT, "seconds": seen[-1].seconds, "empty_seconds": empty[-1].seconds}
 

@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from targets import fill
 
+from atp_eval.bench.untrained import paper_stages
 from atp_eval.cost import KNOWN, ModelGeometry
 from atp_eval.cost.sharing import Reader, sharing_wins_from
 from atp_eval.errors import UserError, unknown
@@ -34,7 +35,11 @@ UNPRUNED = "upper_bound"
 METHODS = (
     "fastv@144", "fastv@88", "atp@144", "atp@88", "sparsevlm@144", "pyramiddrop@144", "visionzip@144",
 )  # fmt: skip
-MEASURED = {"atp@144": "4:126,14:88,24:20", "atp@88": "1:98,13:79,25:16"}  # ATP-LLaVA, Table 2
+MODEL = "llava-hf/llava-1.5-7b-hf"
+PAPERS = {  # ATP-LLaVA, Table 2: 4:126,14:88,24:20 and 1:98,13:79,25:16
+    f"atp@{average}": ",".join(f"{a}:{b}" for a, b in zip(*paper_stages(average, KNOWN[MODEL]), strict=True))
+    for average in (144, 88)
+}
 COUNTS = (1, 2, 4, 8, 16, 32)
 T = 1e12
 
@@ -53,7 +58,7 @@ def found(names: Sequence[str], geometry: ModelGeometry, before: int, after: int
     """The unpruned model, then what was asked for. Raises UserError for a method that cannot be counted."""
 
     def read(name: str) -> Reader:
-        plan = MEASURED.get(name, name)
+        plan = PAPERS.get(name, name)
         asked = parse_schedule(plan, "atp") if plan[0].isdigit() else Asked(name, get_method(name))
         return reader(asked, geometry, before, after)
 
@@ -116,7 +121,7 @@ TICKS = (1, 2, 4, 8)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, or put it into a document; draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="llava-hf/llava-1.5-7b-hf", help=" or ".join(KNOWN))
+    parser.add_argument("--model", default=MODEL, help=" or ".join(KNOWN))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="specs, or schedules with ATP's scorer")
     parser.add_argument("--before", type=int, default=5, help="text tokens in front of the image")
     parser.add_argument("--after", type=int, default=59, help="text tokens behind it, those of the question")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,17 +75,28 @@ def shown(values: Spread, form: str = ".2f") -> str:
 
 
 def setting(device: torch.device, **more: Any) -> dict[str, Any]:
-    """Where it was measured."""
+    """Where it is measured; asked before the start, or the load would be the benchmark's own."""
     import transformers
 
     return {
         "device": machine_name(device),
         "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[1],
+        "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         **more,
     }
+
+
+def typed(script: str, arguments: Sequence[str]) -> str:
+    """The command, without where results go."""
+    found, left = ["python", f"benchmarks/{script}"], iter(arguments)
+    for argument in left:
+        if argument in ("--json", "--figure"):
+            next(left, None)
+        elif argument.partition("=")[0] not in ("--json", "--figure"):
+            found.append(argument)
+    return shlex.join(found)
 
 
 def described(s: Mapping[str, Any]) -> str:

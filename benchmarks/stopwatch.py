@@ -15,32 +15,21 @@ from numpy.typing import NDArray
 from subjects import Subject, Watch
 from torch import Tensor
 
+from atp_eval.bench import stages
+
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 
 
-class Clock:
-    """Stamps, and the seconds between two.
-
-    On a GPU stamps are events of its own time line, so that taking one waits for nothing. kind "cpu" counts processor
-    seconds of this process, all threads together, which depend little on what else the machine does.
-    """
+class Clock(stages.Clock):
+    """A bench's clock. Off GPUs kind "cpu" counts processor seconds of this process instead, all threads together: they
+    depend little on what else the machine does."""
 
     def __init__(self, device: torch.device, kind: str) -> None:
-        self._cuda = device.type == "cuda"
-        self._now: Callable[[], float] = time.process_time if kind == "cpu" else time.perf_counter
+        super().__init__(device)
+        self._processor = kind == "cpu" and device.type != "cuda"
 
     def stamp(self) -> Any:
-        if not self._cuda:
-            return self._now()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, start: Any, end: Any) -> float:
-        if not self._cuda:
-            return float(end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1000
+        return time.process_time() if self._processor else super().stamp()
 
     def between(self, starts: Sequence[Any], ends: Sequence[Any]) -> list[float]:
         return [self.seconds(start, end) for start, end in zip(starts, ends, strict=True)]

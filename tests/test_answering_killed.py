@@ -16,14 +16,14 @@ from asked import METHODS, answerer, outcomes, questions
 from atp_eval.writer import RunWriter
 
 
-def test_progress_counts_every_pair_once_also_for_what_was_done_before(tmp_path: Path) -> None:
-    pairs = 12 * len(METHODS)
-    for _ in range(2):
+def test_progress_counts_every_pair_once_and_nothing_that_was_done_before(tmp_path: Path) -> None:
+    for pairs in (12 * len(METHODS), 0):
         counts: list[int] = []
         with RunWriter(tmp_path) as writer:
             found = answerer(progress=counts.append, writer=writer)
             found.answer(questions())
             found.answer(questions())
+            assert all(found.documents(method, "gqa") == set(range(12)) for method in METHODS)
         assert sum(counts) == pairs
 
 

@@ -12,12 +12,14 @@ from asked import picture, questions
 from bundles import small_bundle
 from PIL import Image
 
+from atp_eval import answering
 from atp_eval.answering import Answerer
 from atp_eval.asks import Ask
 from atp_eval.config import RunConfig
 from atp_eval.engine import prune
 from atp_eval.errors import UserError
 from atp_eval.methods import get_method
+from atp_eval.models import Bundle
 from atp_eval.models.clip import ClipText
 from atp_eval.run import check_names
 
@@ -67,6 +69,46 @@ def test_kept_states_of_the_tower_choose_as_the_tower_itself(spec: str, asks: li
                 pixel_values=bundle.pixels(images),
             )
         assert found[ask.doc_id].to_json() == pruned.trace.to_json()
+
+
+def test_states_are_joined_once_a_batch_for_those_that_look_and_in_the_time_of_none(
+    asks: list[Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = ("upper_bound", "visionzip@9", "vispruner@9")
+    bundle, clock, joins, given = small_bundle(), [0.0], list[int](), list[bool]()
+    found = Answerer(bundle, {spec: get_method(spec).solve(bundle.geometry) for spec in specs}, batch_size=4)
+    join, pruning = answering.joined, answering.prune
+
+    def slow(pictures: Sequence[Any]) -> Any:
+        clock[0] += 100
+        joins.append(len(pictures))
+        return join(pictures)
+
+    def watched(model: Any, method: Any, **options: Any) -> Any:
+        given.append((options["vision"] is not None) == ("vision" in method.needs))
+        return pruning(model, method, **options)
+
+    monkeypatch.setattr(answering, "joined", slow)
+    monkeypatch.setattr(answering, "prune", watched)
+    monkeypatch.setattr(found, "_now", lambda: clock[0])
+    found.answer(asks)
+    assert len(joins) == found.batches and sum(joins) == 10
+    assert len(given) == 3 * found.batches and all(given)
+    records = [record for spec in specs for record in found.recorded(spec, "gqa").values()]
+    assert {(record.seconds, record.prefill_seconds, record.vision_seconds) for record in records} == {(0.0, 0.0, 0.0)}
+
+
+def test_halves_of_a_batch_look_at_their_own_pictures(asks: list[Ask], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, generate = answered("visionzip@9", asks), Bundle.generate
+
+    def run(self: Bundle, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(self, inputs, **options)
+
+    monkeypatch.setattr(Bundle, "generate", run)
+    halves = answered("visionzip@9", asks)
+    assert {d: t and t.to_json() for d, t in halves.items()} == {d: t and t.to_json() for d, t in whole.items()}
 
 
 def test_every_question_is_compared_with_its_own_picture(asks: list[Ask], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,18 @@ from bundles import small_bundle
 from synthetic import write_run
 
 from atp_eval import batch_size
-from atp_eval.batch_size import CACHE, CPU_MOST, GPU_MOST, GPU_SHARE, earlier, fitting, largest, question_bytes, settled
+from atp_eval.batch_size import (
+    CACHE,
+    CPU_MOST,
+    CPU_SHARE,
+    GPU_MOST,
+    GPU_SHARE,
+    earlier,
+    fitting,
+    largest,
+    question_bytes,
+    settled,
+)
 from atp_eval.config import RunConfig
 from atp_eval.cost import KNOWN
 from atp_eval.records import MANIFEST
@@ -45,6 +56,16 @@ def test_on_a_cpu_by_the_memory_that_is_free(free: int, size: int, monkeypatch: 
     assert fitting(small_bundle()) == size
 
 
+def test_processes_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = small_bundle()
+    each = question_bytes(bundle.geometry, bundle.dtype.itemsize)
+    room = CACHE + 8 * each / CPU_SHARE + 1  # that of one process with eight questions
+    for processes in (1, 2, 4):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(int(room * processes)))  # noqa: B023
+        assert fitting(bundle, processes) == 8
+    assert fitting(bundle, 8) == 1
+
+
 @pytest.mark.parametrize(("gigabytes", "size"), [(8, 4), (63, 32), (10**4, GPU_MOST)])
 def test_on_a_gpu_by_the_memory_that_is_free(gigabytes: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gigabytes * 10**9, 0))
@@ -56,18 +77,20 @@ def test_on_a_gpu_by_the_memory_that_is_free(gigabytes: int, size: int, monkeypa
 def test_a_run_goes_on_with_the_batches_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     config = RunConfig(batch_size="auto", output=tmp_path / "run", suite="mini")
-    monkeypatch.setattr(batch_size, "fitting", lambda bundle: 8)
+    monkeypatch.setattr(batch_size, "fitting", lambda bundle, processes: 8)
     assert earlier(tmp_path / "run") is None
     assert settled(config, small_bundle(), said.append).batch_size == 8
+    assert settled(config, small_bundle(), said.append, agree=lambda size: size // 4).batch_size == 2
     file = write_run(tmp_path / "run").path / MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"batch_size": 4}}))
     assert settled(config, small_bundle(), said.append).batch_size == 4
     assert said == [
         "8 questions a batch, as fit in the memory that is free",
+        "2 questions a batch, as fit in the memory that is free",
         "4 questions a batch, as this run had before",
     ]
     given = RunConfig(batch_size=2, output=tmp_path / "run")
-    assert settled(given, small_bundle(), said.append) is given and len(said) == 2
+    assert settled(given, small_bundle(), said.append) is given and len(said) == 3
 
 
 @pytest.mark.parametrize("value", ["many", 2.5, True, -1, ""])

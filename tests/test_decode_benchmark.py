@@ -38,6 +38,8 @@ def test_every_row_decodes_and_the_files_tell(benchmark: ModuleType, tmp_path: P
     assert result["setting"]["average_tokens"] == pytest.approx(144, abs=1)
     (target,) = result["targets"]
     assert target["measured"] == result["rows"][3]["ratio"]
+    assert target["work"] == "decode after pruning at 144; batch 2, 8 layers, float32"
+    assert target["command"] == "python benchmarks/decode.py --batch 2 --repeats 6"
     table = capsys.readouterr().out
     for row in result["rows"]:
         assert f"| {row['row']} | {1000 * row['seconds_a_token'][0]:.1f} [" in table

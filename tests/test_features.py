@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,14 @@ def towers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_second_run_needs_no_vision_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, answers = towers(monkeypatch), []
+    write = FeatureStore._write
+    monkeypatch.setattr(FeatureStore, "_write", lambda *args: time.sleep(0.05) or write(*args))
     for _ in range(2):
-        kept = store(tmp_path)
-        found = answerer(store=kept)
+        found = answerer(store=store(tmp_path))
         found.answer(questions())
-        kept.flush()
+        assert len(files(tmp_path)) == 4  # all are there when the questions are answered
         answers.append(outcomes(found))
-    assert sum(seen) == 4 and len(files(tmp_path)) == 4
+    assert sum(seen) == 4
     plain = answerer()
     plain.answer(questions())
     assert answers[0] == answers[1] == outcomes(plain)
@@ -78,7 +80,6 @@ def test_states_are_kept_for_methods_that_look_at_the_tower(tmp_path: Path, monk
         kept, before = store(tmp_path), sum(seen)
         found = Answerer(bundle, {spec: get_method(spec).solve(bundle.geometry)}, batch_size=4, store=kept)
         found.answer(questions())
-        kept.flush()
         assert all(record.error is None for record in found.recorded(spec, "gqa").values())
         return sum(seen) - before
 
@@ -148,6 +149,36 @@ def test_damaged_files_are_made_again_with_one_note(damage: Any, tmp_path: Path)
     assert len(said) == 1 and said[0].startswith("cached features are damaged and made again, first ")
 
 
+def test_what_cannot_be_read_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    kept = filled(tmp_path, said)
+    kept.path("a").unlink()
+    kept.path("a").mkdir()
+    assert kept.get("a") is None and kept.get("a") is None
+    assert len(said) == 1
+    assert said[0].startswith(f"cached features cannot be read; going on without, first {kept.path('a').name}: ")
+
+
+def test_files_of_others_are_read_and_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    said: list[str] = []
+    kept = filled(tmp_path, said)
+    monkeypatch.setattr(os, "utime", refused)
+    assert kept.get("a") is not None and said == []
+    cut(kept.path("a"))
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert kept.get("a") is None and len(said) == 1
+
+
+def test_a_lock_that_is_none_of_ours_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".trim.lock").mkdir()
+    kept = filled(tmp_path)
+    kept.trim()
+    assert kept.get("a") is not None
+
+
 def test_the_least_recently_used_leave_beyond_the_limit(tmp_path: Path) -> None:
     kept = store(tmp_path, limit=10 * (SIZE + 400))
     for i in range(8):
@@ -186,6 +217,28 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         patch.setattr(os, "replace", killed)
         kept = filled(tmp_path)
     assert there == [False] and kept.get("a") is None and list(tmp_path.glob("??/*")) == []
+
+
+def test_processes_of_equal_numbers_write_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of two containers are, on a folder that they share."""
+    used: list[Path] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: used.append(source) or replace(source, target))
+    for _ in range(2):
+        filled(tmp_path)
+    assert len(used) == len(set(used)) == 2
+
+
+def test_whatever_ends_the_writing_of_a_picture_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> bytes:
+        raise RuntimeError("no such type")
+
+    monkeypatch.setattr("atp_eval.features.save", broken)
+    said: list[str] = []
+    kept = filled(tmp_path, said)
+    kept.put("b", features(1))
+    kept.flush()
+    assert said == [f"cannot keep pictures in {tmp_path}: RuntimeError: no such type"]
 
 
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:

@@ -69,6 +69,25 @@ def test_a_run_folder_is_made_of_its_parts(tmp_path: Path) -> None:
     assert len(opened.samples()) == 3 * 2 * 4
 
 
+def told(path: Path, **fields: object) -> None:
+    """Let a folder's run.json say something else."""
+    file = path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_run_json_says_how_was_answered_last_and_what_there_is_of_all(tmp_path: Path) -> None:
+    run = answered(tmp_path / "run", ["fastv@144"])
+    told(run, config={"batch_size": 16}, device="cpu", git_commit="old", created="then", seconds=5.0)
+    lend(run, "z", ())  # which nobody comes to: what it says is of before
+    part = answered(run / PARTS / "p", ["upper_bound"])
+    told(part, config={"batch_size": 4}, device="cuda", git_commit="new", created="now", seconds=1.0, finished=False)
+    gather(run)
+    found = read_run(run).manifest
+    assert (found.config["batch_size"], found.device, found.git_commit) == (4, "cuda", "new")
+    assert list(found.methods) == ["fastv@144", "upper_bound"] and list(found.benchmarks) == ["gqa", "pope"]
+    assert (found.created, found.seconds, found.finished) == ("then", 5.0, False)
+
+
 @pytest.mark.parametrize("finished", ["run", "part"])
 def test_of_two_the_finished_cell_stays(tmp_path: Path, finished: str) -> None:
     run = answered(tmp_path / "run", ["fastv@144"])

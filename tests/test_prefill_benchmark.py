@@ -7,7 +7,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -254,6 +254,37 @@ def test_the_figure_has_a_mark_a_method(modules: dict[str, ModuleType], result: 
     assert "fastv@144" in to_svg(chart) and "by operations" in chart.alt
 
 
-def test_where_results_go_is_no_part_of_the_command(modules: dict[str, ModuleType]) -> None:
-    told = modules["prefill"].told
-    assert told(["--json", "a", "--layers", "8", "--figure=b", "--all"]) == ["--layers", "8", "--all"]
+def test_a_target_says_how_many_layers_were_timed(modules: dict[str, ModuleType], result: dict[str, Any]) -> None:
+    assert all(f", {LAYERS} layers timed, computed for 32" in target["work"] for target in result["targets"])
+    whole = {**result, "geometry": {**result["geometry"], "layers": 32}}
+    assert not any("computed" in target.work for target in modules["prefill_tables"].target_rows(whole))
+
+
+def test_only_speed_ups_over_the_unpruned_model_have_an_aim(
+    modules: dict[str, ModuleType], result: dict[str, Any]
+) -> None:
+    turned = {**result, "rows": result["rows"][::-1]}  # speed-ups are over the first row
+    assert not any(target.against.startswith("unpruned") for target in modules["prefill_tables"].target_rows(turned))
+
+
+def test_too_few_layers_to_tell_about_32_are_refused(
+    modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["prefill.py", "--layers", "7"])
+    monkeypatch.setattr(modules["prefill"], "measure", lambda *args: pytest.fail("it was measured"))
+    with pytest.raises(SystemExit) as ended:
+        modules["prefill"].main()
+    assert ended.value.code == 2 and "layers at least 8" in capsys.readouterr().err
+
+
+def test_stamps_are_a_benchs_but_for_processor_seconds(
+    modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked = modules["stopwatch"].Clock, list[str]()
+    event = SimpleNamespace(record=asked.append)
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"of {device}")
+    assert clock(torch.device("cuda:1"), "cpu").stamp() is event and asked == ["of cuda:1"]
+    monkeypatch.setattr("time.process_time", lambda: 3.0)
+    monkeypatch.setattr("time.perf_counter", lambda: 5.0)
+    assert [clock(torch.device("cpu"), kind).stamp() for kind in ("cpu", "wall")] == [3.0, 5.0]

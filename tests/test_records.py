@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atp_eval import writer
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.records import (
     SAMPLES,
@@ -24,7 +25,7 @@ from atp_eval.records import (
     read_samples,
     slug,
 )
-from atp_eval.writer import RunWriter, repair
+from atp_eval.writer import RunWriter, repair, write_atomically
 
 
 def record(doc_id: int = 0, **fields: object) -> SampleRecord:
@@ -88,6 +89,28 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_stays(tmp_path: Path, cut: int
         run.append([record(2)])
         assert set(run.records("fastv@144", "gqa")) == {0, 1, 2}
     assert repair(path) == 0
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+@pytest.mark.parametrize("data", [b"", b"\n", b"torn", b"\ntorn", b"one\n", b"one\ntwo\n", b"one\ntwo\ntorn"])
+def test_a_torn_line_is_found_in_pieces_of_any_size(
+    data: bytes, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PIECE", piece)
+    (tmp_path / "x").write_bytes(data)
+    whole = data[: data.rfind(b"\n") + 1]
+    assert repair(tmp_path / "x") == len(data) - len(whole)
+    assert (tmp_path / "x").read_bytes() == whole
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, replace = list[str](), os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: done.append("fsync") or sync(number))
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append(f"replace by {a.read_text()}") or replace(a, b))
+    write_atomically(tmp_path / "x", "new")
+    assert done == ["fsync", "replace by new"] and (tmp_path / "x").read_text() == "new"
 
 
 @pytest.mark.parametrize("broken", ["{broken", "[]", "{}"])

@@ -16,6 +16,8 @@ from atp_eval.backend import AtpEval
 from atp_eval.benchmarks import aggregate, get_benchmark
 from atp_eval.errors import TaskFailure, UserError
 from atp_eval.records import SampleRecord, read_run
+from atp_eval.rounds import FOLDER
+from atp_eval.run import Finished
 from atp_eval.task_files import task_folder
 from atp_eval.writer import RunWriter
 
@@ -99,8 +101,11 @@ def test_starting_over_gives_the_same_answers(finished: Path, checkpoint: Path) 
         return rows[["method", "benchmark", "doc_id", "response", "trace"]].values.tolist()
 
     before = answers()
+    (stale := finished / FOLDER / "agreed" / "64").parent.mkdir()
+    stale.touch()
     assert run(*common(checkpoint, finished), "--no-resume") == 0
     assert answers() == before
+    assert not stale.exists()
 
 
 def test_an_adapter_runs_beside_the_others_and_another_one_in_its_place_is_refused(
@@ -152,6 +157,15 @@ def test_a_run_of_which_nothing_could_be_scored_says_why(
     monkeypatch.setattr(driver, "evaluate", failing)
     assert run(*common(checkpoint, tmp_path)) == 1
     assert "no score today" in capsys.readouterr().err
+
+
+def test_a_run_whose_workers_all_gave_up_before_they_wrote_anything_says_why(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Finished(tmp_path, ["share 1 of 2 failed: 3 workers died of it", "share 2 of 2 failed"])
+    monkeypatch.setattr("atp_eval.shards.start.start", lambda *args, **options: failed)
+    assert run(*common(checkpoint, tmp_path), "--workers", "2") == 1
+    assert "share 1 of 2 failed: 3 workers died of it; share 2 of 2 failed" in capsys.readouterr().err
 
 
 def test_lmms_eval_gets_no_answers_of_an_earlier_model(checkpoint: Path, tmp_path: Path) -> None:
@@ -219,3 +233,15 @@ def test_a_way_of_decoding_that_cannot_be_is_refused(
         cli.main()
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_way_of_decoding_that_the_model_does_not_know_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("atp_eval.run.decodable", lambda model: False)
+    args = common(checkpoint, tmp_path / "none")
+    assert run(*args, "--decode", "compiled") == 2
+    assert f"--decode compiled does not know how to decode {checkpoint}; leave it out" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (tmp_path / "none").exists()

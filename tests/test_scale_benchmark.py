@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -75,3 +76,49 @@ def test_the_plan_adds_up(modules: dict[str, ModuleType], tmp_path: Path) -> Non
         (cell / "samples.jsonl").stat().st_size / 24 * 3600 / 1e9
     )
     assert "Bottleneck: GPU" in modules["scale_plan"].table(found)
+
+
+@pytest.mark.parametrize("until", [None, 1])
+def test_a_run_that_ends_too_soon_is_no_measurement(
+    until: int | None, modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "import sys; print('the disk is full'); sys.exit(0 if len(sys.argv) > 1 else 1)"
+    code = [] if until is None else ["done"]  # exit code 0: without a record that is no better
+    monkeypatch.setattr(modules["scale"], "command", lambda *args: [sys.executable, "-c", said, *code])
+    with pytest.raises(SystemExit, match="the disk is full"):
+        modules["scale"].watched(tmp_path, tmp_path / "run", until=until)
+
+
+def test_what_an_earlier_measurement_left_is_not_gone_on_with(
+    modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale, found = modules["scale"], list[str]()
+
+    def watched(folder: Path, output: Path, *more: str, until: int | None = None) -> list[object]:
+        found.extend(str(path.relative_to(folder)) for path in output.rglob("*.jsonl"))
+        return [scale.Seen(float(i), 100 * i, 2**20, "answers") for i in range(1, 20)]
+
+    monkeypatch.setattr(scale, "watched", watched)
+    for name in ("run", "empty"):
+        path = tmp_path / name / "fastv@12" / "vqav2" / "samples.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}\n")
+    with pytest.raises(FileNotFoundError):  # the run itself is a stand-in
+        scale.whole(tmp_path, 1000)
+    assert found == []
+    path = tmp_path / "run" / "fastv@12" / "vqav2" / "samples.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}\n")
+    scale.going_on(tmp_path)
+    assert found == ["run/fastv@12/vqav2/samples.jsonl"]
+
+
+def test_every_way_has_to_end_with_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    passed = importlib.import_module("many_processes").passed
+    same = {"identical": True, "said": ""}
+    ways = {"one process": {}, "two ranks, one killed": {"said": "rank 1 of 2 (x) died"}, "two ranks": same}
+    assert passed(ways)
+    assert not passed({**ways, "Ray, a node killed": {"code": 1}})
+    assert not passed({**ways, "two ranks": {"identical": False}})
+    assert not passed({**ways, "two ranks, one killed": {"said": "a timeout"}})

@@ -38,6 +38,11 @@ class Fit(NamedTuple):
         """Whether the square term is above zero beyond chance."""
         return self.quadratic.low > 0
 
+    @property
+    def flattens(self) -> bool:
+        """Whether it is below zero beyond chance."""
+        return self.quadratic.high < 0
+
     def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The fitted values."""
         return self.constant.value + self.linear.value * x + self.quadratic.value * x * x
@@ -176,10 +181,10 @@ def bend(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     one that is not above 0."""
     a, b, c = terms.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        # (1 - s) c x^2 - s b x - s a = 0; nowhere below it where the square root is not real
-        root = np.sqrt(np.maximum((SHARE * b) ** 2 + 4 * (1 - SHARE) * c * SHARE * a, 0))
-        found = (SHARE * b + root) / (2 * (1 - SHARE) * c)
-    return np.where(c > 0, np.maximum(found, 0), math.inf)
+        # (1 - s) c x^2 - s b x - s a = 0; where no x solves it, the square term makes more than that everywhere
+        inside = (SHARE * b) ** 2 + 4 * (1 - SHARE) * c * SHARE * a
+        found = (SHARE * b + np.sqrt(np.maximum(inside, 0))) / (2 * (1 - SHARE) * c)
+    return np.where(c > 0, np.where(inside < 0, 0, np.maximum(found, 0)), math.inf)
 
 
 def growth_frame(found: Sequence[Curve]) -> pd.DataFrame:

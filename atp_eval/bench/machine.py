@@ -30,7 +30,7 @@ def find_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         flops=matmul_peak(device, dtype),
         bandwidth=bandwidth(device),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        versions=_versions(device),
+        versions=versions(device),
     )
 
 
@@ -46,7 +46,8 @@ def machine_name(device: torch.device) -> str:
     return f"{name}, {found}" if name else found
 
 
-def _versions(device: torch.device) -> dict[str, str]:
+def versions(device: torch.device) -> dict[str, str]:
+    """Of Python and of the libraries that times depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -132,6 +132,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan for a program."""
+        cells = self.estimates()
         return {
             **self.settings.model_dump(mode="json", exclude={"cells"}),
             "device": str(self.device),
@@ -139,8 +140,8 @@ class Plan:
             "weights_bytes": self.weights,
             "free_bytes": free_memory(self.device),
             "output": str(self.output()),
-            "cells": self.estimates(),
-            "flops_in_all": (self.settings.rounds + 1) * sum(r["flops"] for r in self.estimates() if not r["not_run"]),
+            "cells": cells,
+            "flops_in_all": (self.settings.rounds + 1) * sum(cell["flops"] for cell in cells if not cell["not_run"]),
         }
 
     def to_rich(self) -> RenderableType:

@@ -95,8 +95,9 @@ def _check(wanted: Wanted) -> None:
         for value in values or ():
             if value < 1:
                 raise UserError(f"{option} {value}: at least 1")
-        if values is not None and not values:
-            raise UserError(f"{option} is empty; give a number, or several separated by commas")
+    for option, given in (*lists, ("--attention", wanted.attentions)):
+        if given is not None and not given:
+            raise UserError(f"{option} is empty; give a value, or several separated by commas")
     if wanted.rounds < FEWEST_ROUNDS:
         raise UserError(f"--rounds {wanted.rounds}: at least {FEWEST_ROUNDS}; intervals need 6")
     if wanted.text < LEAST_TEXT:

@@ -170,18 +170,23 @@ def read_bench(folder: Path) -> tuple[Bench, list[Measured]]:
         bench = Bench.model_validate(data)
         bench.model_geometry()
         return bench, list(_measured(bench.settings.cells, _lines(folder / MEASURED)))
-    except (ValidationError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{folder} holds a damaged bench ({said}); measure again in another folder") from None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; a last one that was cut while it was written is none."""
+    """Whole lines; a last one that was cut while it was written is none. Raises UserError for a damaged one."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(whole, 1):
+        try:
             yield json.loads(line)
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number} is not JSON; delete the line, and the same command measures it again"
+            ) from None
 
 
 def _measured(cells: Sequence[Cell], lines: Iterator[dict[str, Any]]) -> Iterator[Measured]:

@@ -3,18 +3,17 @@ stopped goes on with the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO
 
 import torch
 from filelock import FileLock, Timeout
 
 import atp_eval
-from atp_eval.bench.machine import find_machine, machine_name
+from atp_eval.bench.machine import find_machine, machine_name, versions
 from atp_eval.bench.plan import Plan
 from atp_eval.bench.records import (
     BENCH,
@@ -37,6 +36,7 @@ from atp_eval.models.llava import encoded_already
 from atp_eval.writer import repair, write_atomically
 
 NO_MEMORY = "it ran out of memory; take a smaller --batch or fewer --layers"
+OTHERWISE = "start over in it with --no-resume, or name another folder with --output"
 
 
 def run_bench(
@@ -51,8 +51,8 @@ def run_bench(
 
     resume: go on with what it holds; else start over. say: told what is being done. progress: runs done, of how many.
 
-    Raises UserError where the folder holds another bench or one of another machine, another process writes it, or it
-    cannot be written; TaskFailure where no cell could be measured.
+    Raises UserError where the folder holds another bench or one of another machine, other libraries or weights, another
+    process writes it, or it cannot be written; TaskFailure where no cell could be measured.
     """
     with ExitStack() as stack:
         try:
@@ -66,42 +66,59 @@ def run_bench(
             for name in (BENCH, MEASURED):
                 (output / name).unlink(missing_ok=True)
         known = _known(plan, output)
-        if known and not _missing(plan, known):
+        if known and not _missing(plan, known[1]):
             return output
         say(f"Making {plan.sentence()}")
         subject = make_subject(plan)
-        if not known:
+        if known:
+            if subject.weights != known[0].weights:
+                raise UserError(f"{output} was measured with other weights of {plan.settings.model}; {OTHERWISE}")
+            if (output / MEASURED).exists():
+                repair(output / MEASURED)
+        else:
             say("Measuring the machine")
-            write_atomically(output / BENCH, _manifest(plan, subject).model_dump_json(indent=1) + "\n")
-            known = read_bench(output)[1]
-        elif (output / MEASURED).exists():
-            repair(output / MEASURED)
-        with (output / MEASURED).open("a", encoding="utf-8") as file, torch.inference_mode():
-            Rounds(plan, subject, known, file, say, progress).run()
+            manifest = _manifest(plan, subject)
+            with disk(output):
+                write_atomically(output / BENCH, manifest.model_dump_json(indent=1) + "\n")
+            known = read_bench(output)
+        with torch.inference_mode():
+            Rounds(plan, subject, known[1], output / MEASURED, say, progress).run()
         say("Measuring the machine again")
-        _look_again(plan, output)
-    if not any(found.rounds for found in read_bench(output)[1]):
-        raise TaskFailure(f"nothing could be measured: {read_bench(output)[1][0].not_run}")
+        _look_again(plan, known[0], output)
+    found = read_bench(output)[1]
+    if not any(measured.rounds for measured in found):
+        raise TaskFailure(f"nothing could be measured: {found[0].not_run}")
     return output
 
 
-def _known(plan: Plan, output: Path) -> list[Measured]:
-    """What the folder holds of this plan; nothing where it is new. Raises UserError for another bench."""
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """Inside the block, what the disk refuses is a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}. What was measured is kept; make room and run the same "
+            "command again"
+        ) from None
+
+
+def _known(plan: Plan, output: Path) -> tuple[Bench, list[Measured]] | None:
+    """What the folder holds of this plan; None where it is new. Raises UserError for another bench."""
     if not (output / BENCH).exists():
-        return []
+        return None
     bench, found = read_bench(output)
     here, there = plan.settings.model_dump(), bench.settings.model_dump()
     if differs := [key for key in here if here[key] != there[key]]:
-        raise UserError(
-            f"{output} holds a bench of other settings ({', '.join(differs)} differ); name another folder with "
-            "--output, or start over in it with --no-resume"
-        )
+        raise UserError(f"{output} holds a bench of other settings ({', '.join(differs)} differ); {OTHERWISE}")
     machine = machine_name(plan.device)
     if machine != bench.machine.device:
-        raise UserError(
-            f"{output} was measured on {bench.machine.device}, this is {machine}; name another folder with --output"
-        )
-    return found
+        raise UserError(f"{output} was measured on {bench.machine.device}, this is {machine}; {OTHERWISE}")
+    old = {"atp-eval": bench.atp_eval, **bench.machine.versions}
+    new = {"atp-eval": atp_eval.__version__, **versions(plan.device)}
+    if differs := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+        raise UserError(f"{output} was measured with another version of {', '.join(differs)}; {OTHERWISE}")
+    return bench, found
 
 
 def _missing(plan: Plan, known: list[Measured]) -> bool:
@@ -126,13 +143,13 @@ def _manifest(plan: Plan, subject: Subject) -> Bench:
     )
 
 
-def _look_again(plan: Plan, output: Path) -> None:
+def _look_again(plan: Plan, bench: Bench, output: Path) -> None:
     """The machine's best of before and after: what else it did must not make its limits look low."""
-    bench = read_bench(output)[0]
     now = find_machine(plan.device, DTYPES[plan.settings.dtype])
     flops, bandwidth = max(now.flops, bench.machine.flops), max(now.bandwidth, bench.machine.bandwidth)
     best = bench.machine.model_copy(update={"flops": flops, "bandwidth": bandwidth})
-    write_atomically(output / BENCH, bench.model_copy(update={"machine": best}).model_dump_json(indent=1) + "\n")
+    with disk(output):
+        write_atomically(output / BENCH, bench.model_copy(update={"machine": best}).model_dump_json(indent=1) + "\n")
 
 
 class Rounds:
@@ -143,11 +160,11 @@ class Rounds:
         plan: Plan,
         subject: Subject,
         known: list[Measured],
-        file: IO[str],
+        path: Path,
         say: Callable[[str], None],
         progress: Callable[[int, int], None],
     ) -> None:
-        self.plan, self.subject, self.known, self.file = plan, subject, known, file
+        self.plan, self.subject, self.known, self.path = plan, subject, known, path
         self.say, self.progress = say, progress
         self.clock = Clock(subject.device)
         self.failed: set[int] = set()
@@ -223,8 +240,8 @@ class Rounds:
         return self.methods[key]
 
     def _keep(self, line: str) -> None:
-        self.file.write(line)
-        self.file.flush()
+        with disk(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def _step(self) -> None:
         self.done += 1

@@ -31,26 +31,26 @@ class Clock:
     waits for nothing; elsewhere wall clock, after the device has done what it was told to."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda, self._mps = device.type == "cuda", device.type == "mps"
+        self._device = device
 
     @property
     def name(self) -> str:
         """What times are taken with, for the record."""
-        return "CUDA events" if self._cuda else "wall clock"
+        return "CUDA events" if self._device.type == "cuda" else "wall clock"
 
     def stamp(self) -> Any:
         """Now, on the device's time line."""
-        if self._cuda:
+        if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))  # else that of the default device
             return event
-        if self._mps:
+        if self._device.type == "mps":
             torch.mps.synchronize()
         return time.perf_counter()
 
     def seconds(self, start: Any, end: Any) -> float:
         """Between two stamps."""
-        if not self._cuda:
+        if self._device.type != "cuda":
             return float(end - start)
         end.synchronize()
         return float(start.elapsed_time(end)) / 1000
@@ -104,6 +104,7 @@ def survey(subject: Subject, method: Method, cell: Cell) -> Survey:
     two of them tell about all.
     """
     marks: list[int] = []
+    sample = subject.sample(cell.side, cell.batch)  # made before memory is followed
     with ExitStack() as stack:
         peak = stack.enter_context(peak_bytes(subject.device))
         if cell.attention in COUNTABLE:
@@ -121,7 +122,7 @@ def survey(subject: Subject, method: Method, cell: Cell) -> Survey:
         solved=str(pruned.method),
         tokens=tuple(map(float, per_layer)),
         averages=tuple(trace.average_input for trace in traces),
-        text=subject.sample(cell.side, cell.batch).ids.shape[1] - subject.geometry.cells,
+        text=sample.ids.shape[1] - subject.geometry.cells,
         vision_flops=vision,
         prefill_flops=prefill,
         decode_flops=decode_flops(steps, cell.new - 1),

@@ -6,7 +6,7 @@ Times of random weights stand for themselves: nothing here is set against a scor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from atp_eval.analysis.bench import STAGES, BenchSummary, Row, bench_frame, summarise_bench
 from atp_eval.analysis.significance import Interval
+from atp_eval.bench.records import BENCH, REFERENCE
 from atp_eval.paper import LLAVA, claimed_tables
 from atp_eval.plotting import INK, PAGE, SERIES, SOFT, Chart, Margins, plot_area
 from atp_eval.reporting.growth import GrowthParts, growth_parts
@@ -94,33 +95,26 @@ class BenchParts:
 
 def find_benches(runs: Sequence[Path], given: Sequence[Path]) -> list[Path]:
     """The folders that were named, and those that lie in the run folders."""
-    from atp_eval.bench.records import BENCH
-
     own = (run / name for run in runs for name in BENCH_FOLDERS)
     return list(dict.fromkeys([*given, *(folder for folder in own if (folder / BENCH).exists())]))
 
 
-def bench_sections(folders: Sequence[Path], known: Callable[[str], int] | None = None) -> tuple[BenchParts, ...]:
+def bench_sections(folders: Sequence[Path], known: Mapping[str, int] | None = None) -> tuple[BenchParts, ...]:
     """The parts of each. known: series of labels that the page has. Raises UserError for a folder that is none."""
     return tuple(
         bench_parts(summarise_bench(folder), f"bench-{place}", known) for place, folder in enumerate(folders, 1)
     )
 
 
-def numbers(labels: Sequence[str], known: Callable[[str], int] | None) -> dict[str, int]:
-    """Each label's series: the page's own where it has one, new ones after all of those."""
-    found: dict[str, int] = {}
+def numbers(labels: Sequence[str], known: Mapping[str, int] | None) -> dict[str, int]:
+    """Each label's series: the page's own where it has one, else one behind all of those."""
+    found = {REFERENCE: 0, **(known or {})}
     for label in labels:
-        try:
-            found[label] = (
-                known(label) if known else 0 if label == labels[0] else 1 + sum(1 for n in found.values() if n)
-            )
-        except KeyError:
-            found[label] = 1 + max([*found.values(), 0])
-    return found
+        found.setdefault(label, 1 + max(found.values()))
+    return {label: found[label] for label in labels}
 
 
-def bench_parts(summary: BenchSummary, id: str = "bench-1", known: Callable[[str], int] | None = None) -> BenchParts:
+def bench_parts(summary: BenchSummary, id: str = "bench-1", known: Mapping[str, int] | None = None) -> BenchParts:
     """Everything that the templates need."""
     bench, settings = summary.bench, summary.bench.settings
     series = numbers(settings.methods, known)
@@ -155,18 +149,18 @@ def bench_parts(summary: BenchSummary, id: str = "bench-1", known: Callable[[str
 
 
 def words(summary: BenchSummary) -> list[str]:
-    """How much sooner the first token comes and the answer is there, from the least to the most."""
+    """Of each batch and backend the method that has the first token soonest."""
     if summary.bench.settings.kind == "growth":
         return []
     said = []
     for batch, attention in dict.fromkeys((r.cell.batch, r.cell.attention) for r in summary.rows):
-        ratios = [
-            (r.ratio_first.value, r.ratio_total.value if r.ratio_total else math.nan, r.cell.method)
+        pruned = [
+            (r.ratio_first.value, r.ratio_total.value, r.cell.method)
             for r in summary.rows
-            if (r.cell.batch, r.cell.attention) == (batch, attention) and r.ratio_first is not None
+            if (r.cell.batch, r.cell.attention) == (batch, attention) and r.ratio_first and r.ratio_total
         ]
-        if ratios:
-            first, total, label = min(ratios)
+        if pruned:
+            first, total, label = min(pruned, key=lambda row: math.inf if math.isnan(row[0]) else row[0])
             said.append(
                 f"At batch {batch} with {attention}, {label} has the first token after {first:.2f} of the unpruned "
                 f"model's time and the whole answer after {total:.2f}."
@@ -201,14 +195,14 @@ def _line(row: Row, reference: Row | None, series: dict[str, int], factor: float
 
 def backends(summary: BenchSummary, series: dict[str, int], factor: float) -> list[BackendRow]:
     """Supplementary Table 3: each method with each backend at the first batch, against the unpruned model with the
-    plainest one. Nothing where one backend was measured."""
-    kinds = {row.cell.attention for row in summary.rows}
-    if len(kinds) < 2:
-        return []
-    batch = summary.rows[0].cell.batch
+    plainest one that it ran with. Nothing where one backend was measured at that batch."""
+    batch = summary.rows[0].cell.batch if summary.rows else None
     rows = [row for row in summary.rows if row.cell.batch == batch]
-    plain = next(kind for kind in PLAIN if kind in kinds)
-    base = next((r.seconds["first"].value for r in rows if r.is_reference and r.cell.attention == plain), None)
+    if len({row.cell.attention for row in rows}) < 2:
+        return []
+    unpruned = {row.cell.attention: row.seconds["first"].value for row in rows if row.is_reference}
+    plain = next((kind for kind in PLAIN if kind in unpruned), "")
+    base = unpruned.get(plain)
     rows.sort(key=lambda r: (summary.bench.settings.methods.index(r.cell.method), PLAIN.index(r.cell.attention)))
     return [
         BackendRow(

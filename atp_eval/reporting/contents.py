@@ -101,7 +101,9 @@ def contents(
         "pictures": pictures,
         "exhibits": Exhibits(),
         "efficiency": efficiency_parts(summary),
-        "benches": bench_sections(find_benches([run.path for run in runs], benches), series),
+        "benches": bench_sections(
+            find_benches([run.path for run in runs], benches), {m.label: series(m.label) for m in summary.methods}
+        ),
         "claims": claims_parts(runs, summary),
         "is_tiny": any(run.manifest.protocol.get("model") == TINY for run in runs),
         "is_mini": any(run.manifest.protocol.get("suite") == "mini" for run in runs),

@@ -79,6 +79,8 @@ def words(summary: BenchSummary, found: Sequence[Curve]) -> list[str]:
 
 def bend_words(fit: Fit, xs: Sequence[int], title: str) -> str:
     """`stops being linear at about 1,203 image tokens [1,100, 1,300]: ...`, or that it does not within the range."""
+    if fit.flattens:
+        return f"grows more slowly than a line up to {max(xs):,} {title}: the square term is below 0"
     if not fit.bends:
         return f"shows no departure from a line up to {max(xs):,} {title}: the square term's interval includes 0"
     if fit.bend.value > max(xs):
@@ -106,7 +108,9 @@ def _row(curve: Curve, series: dict[str, int]) -> GrowthRow:
         fit.linear.scaled(factor * per),
         fit.quadratic.scaled(factor * per * per),
     )
-    if not fit.bends:
+    if fit.flattens:
+        bend = "grows more slowly"
+    elif not fit.bends:
         bend = "none seen"
     elif fit.bend.value > max(curve.xs):
         bend = f"beyond {max(curve.xs):,}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from atp_eval.batch_size import settled
-from atp_eval.config import AUTO, RunConfig
+from atp_eval.config import RunConfig
 from atp_eval.models import Bundle
 from atp_eval.rounds import agreed
 from atp_eval.run import set_up
@@ -17,7 +18,7 @@ from atp_eval.writer import RunWriter
 class Asking:
     """A run's model, methods and benchmarks in a process that answers shares of it, and scores nothing.
 
-    say, progress: as an Answerer's.
+    processes: which answer on this machine at once. say, progress: as an Answerer's.
 
     Raises UserError and TaskFailure as `run.evaluate` does.
     """
@@ -28,12 +29,11 @@ class Asking:
         bundle: Bundle,
         *,
         say: Callable[[str], None],
+        processes: int = 1,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.config = config
-        if config.batch_size == AUTO:
-            size = int(settled(config, bundle, say).batch_size)
-            config = config.model_copy(update={"batch_size": agreed(config.run_folder(), size)})
+        config = settled(config, bundle, say, processes, partial(agreed, config.run_folder()))
         self.setup = set_up(config, bundle)
         self.answerer = self.setup.answerer(say=say, progress=progress)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Sequence
 
 from atp_eval.config import RunConfig
 from atp_eval.errors import UserError
 from atp_eval.shards.units import UnitWorker
 from atp_eval.workers import Crew, Processes
-
-Where = Literal["local", "auto"]
+from atp_eval.workers.on_ray import Actors, Resources, Where, connect, room
 
 
 def processes(run: RunConfig, workers: int) -> Crew:
@@ -22,23 +21,29 @@ def processes(run: RunConfig, workers: int) -> Crew:
         check_gpus(workers, gpus)
         return Processes([UnitWorker(f"cuda:{i}") for i in range(workers)])
     check_device(run, workers)
-    return Processes([UnitWorker(threads=share(cores(), workers)) for _ in range(workers)])
+    return Processes([UnitWorker(threads=share(cores(), workers), processes=workers) for _ in range(workers)])
 
 
 def actors(run: RunConfig, where: Where, workers: int | None) -> Crew:
     """So many actors of a Ray cluster; by default one a GPU, or without GPUs one a core. Raises UserError as
     `processes` does, and where there is no Ray or no cluster."""
-    from atp_eval.workers.on_ray import Actors, connect
-
-    has = connect(where)
-    gpus = has.gpus if run.device in ("auto", "cuda") else 0
-    count = workers or gpus or max(1, has.cpus)
+    machines = connect(where)
+    cpus = sum(machine.cpus for machine in machines)
+    gpus = sum(machine.gpus for machine in machines) if run.device in ("auto", "cuda") else 0
+    count = workers or gpus or max(1, cpus)
     if gpus:
         check_gpus(count, gpus)
-        return Actors([UnitWorker("cuda")] * count, cpus=1, gpus=1)  # Ray shows an actor its own GPU only
+        each = fitting(machines, count, Resources(1, 1))
+        return Actors([UnitWorker("cuda")] * count, each)  # Ray shows an actor its own GPU only
     check_device(run, count)
-    threads = share(has.cpus, count)
-    return Actors([UnitWorker(threads=threads)] * count, cpus=min(threads, has.cpus) if count <= has.cpus else 0)
+    each = fitting(machines, count, Resources(share(cpus, count), 0))
+    return Actors([UnitWorker(threads=max(1, each.cpus), processes=count)] * count, each)
+
+
+def fitting(machines: Sequence[Resources], count: int, each: Resources) -> Resources:
+    """What each of so many actors takes, with so few cores that there is room for all, none if need be."""
+    tries = (each._replace(cpus=cpus) for cpus in range(each.cpus, 0, -1))
+    return next((one for one in tries if room(machines, one, count) == count), each._replace(cpus=0))
 
 
 def check_gpus(workers: int, gpus: int) -> None:

@@ -33,7 +33,8 @@ def evaluate_together(config: RunConfig, workers: Workers, console: Console | No
     check_names(config)
     console, began = console or Console(file=sys.stderr), time.perf_counter()
     given, folder = config, config.run_folder().resolve()
-    config = config.model_copy(update={"output": folder})  # workers may run elsewhere
+    cache = config.cache_features and config.cache_features.resolve()
+    config = config.model_copy(update={"output": folder, "cache_features": cache})  # workers may run elsewhere
     with RunWriter(folder) as writer:
         gather(folder)
         before = read_run(folder).manifest.seconds if (folder / MANIFEST).exists() else 0.0

@@ -13,10 +13,11 @@ from rich.console import Console
 from atp_eval.config import RunConfig
 from atp_eval.errors import UserError
 from atp_eval.parts import PARTS, gather
-from atp_eval.shards.crews import Where, actors, processes
+from atp_eval.shards.crews import actors, processes
 from atp_eval.shards.units import Unit
 from atp_eval.shards.watch import Display
 from atp_eval.workers import TRIES, Crew, share_out
+from atp_eval.workers.on_ray import Where
 
 
 class Workers(NamedTuple):

@@ -98,10 +98,11 @@ class UnitWorker:
     """Does units in a worker; the model is loaded with the first and stays.
 
     device: `cuda:1`, say; that of the unit's settings if None. threads: of the processor, None for torch's own choice.
+    processes: how many workers there are on this machine.
     """
 
-    def __init__(self, device: str | None = None, threads: int | None = None) -> None:
-        self.device, self.threads = device, threads
+    def __init__(self, device: str | None = None, threads: int | None = None, processes: int = 1) -> None:
+        self.device, self.threads, self.processes = device, threads, processes
         self.notes: list[str] = []
         self._bundle: Bundle | None = None
         self._asking: Asking | None = None
@@ -129,7 +130,7 @@ class UnitWorker:
         from atp_eval.shards.asking import Asking
 
         if self._asking is None or self._asking.config != config:
-            self._asking = Asking(config, self.bundle(config), say=self.notes.append)
+            self._asking = Asking(config, self.bundle(config), say=self.notes.append, processes=self.processes)
         return self._asking
 
 

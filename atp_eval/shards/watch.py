@@ -34,7 +34,7 @@ class Lines:
 class Display(Watcher[Unit]):
     """Bars of all units and of each worker's own; answers are counted in the workers' files.
 
-    back: called with each unit that is done, or whose workers all died, before its line is shown.
+    back: called with each unit that is done, before its line is shown.
     """
 
     def __init__(self, console: Console, units: Sequence[Unit], size: int, back: Callable[[Unit], None]) -> None:

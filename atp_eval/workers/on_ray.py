@@ -16,7 +16,7 @@ STORE = 100 * 2**20  # bytes; tasks and what they return are small, and a contai
 
 
 class Resources(NamedTuple):
-    """What a cluster has."""
+    """Whole cores and GPUs that a machine has, or an actor takes."""
 
     cpus: int
     gpus: int
@@ -41,9 +41,9 @@ class _Actor:
             return None, None, crash(error)
 
 
-def connect(where: Where, cpus: int | None = None) -> Resources:
+def connect(where: Where, cpus: int | None = None) -> list[Resources]:
     """Start a cluster on this machine (`local`, with `cpus` cores, all by default), or join the one that runs
-    (`auto`).
+    (`auto`); what each of its machines has.
 
     Ray reports nothing to anybody, opens no dashboard, and a local cluster listens on this machine only. Raises
     UserError where Ray is not installed, or no cluster runs.
@@ -70,19 +70,33 @@ def connect(where: Where, cpus: int | None = None) -> Resources:
                 "--ray auto: no Ray cluster runs here, or it lets nobody in without its token (RAY_AUTH_MODE=token); "
                 "start one with `ray start --head`, or use --ray local"
             ) from None
-    found = ray.cluster_resources()
-    return Resources(int(found.get("CPU", 0)), int(found.get("GPU", 0)))
+    return machines_of(ray)
+
+
+def machines_of(ray: Any) -> list[Resources]:
+    """What each machine has that is there by now."""
+    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return [Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
+
+
+def room(machines: Sequence[Resources], each: Resources, most: int) -> int:
+    """How many actors the machines have room for, `most` at most; an actor lies on one of them."""
+    counts = (
+        min((has // takes for has, takes in zip(machine, each, strict=True) if takes), default=most)
+        for machine in machines
+    )
+    return min(most, sum(counts))
 
 
 class Actors:
-    """An actor for each of `works`, with so many cores and GPUs of its own. Call `connect` first."""
+    """An actor for each of `works`, with cores and GPUs of its own. Call `connect` first."""
 
-    def __init__(self, works: Sequence[Work], *, cpus: int, gpus: int = 0) -> None:
+    def __init__(self, works: Sequence[Work], each: Resources) -> None:
         import ray
 
         self._ray = ray
-        self._kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
-        self._works, self._each = list(works), Resources(cpus, gpus)
+        self._kind = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_restarts=0)(_Actor)
+        self._works, self._each = list(works), each
         self._actors: dict[int, Any] = {}
         self._unborn: dict[int, Any] = {}  # by place, what is told when the actor has started
         self._busy: dict[Any, int] = {}
@@ -124,8 +138,7 @@ class Actors:
 
     def _room(self) -> int:
         """How many actors the machines of the cluster have room for."""
-        has, wants = self._ray.cluster_resources(), {"CPU": self._each.cpus, "GPU": self._each.gpus}
-        return min((int(has.get(name, 0) // each) for name, each in wants.items() if each), default=self.size)
+        return room(machines_of(self._ray), self._each, self.size)
 
     def _end(self, place: int) -> None:
         self._unborn.pop(place, None)

@@ -46,6 +46,8 @@ class Processes:
 
     def give(self, place: int, task: Any) -> None:
         """Start a task; see `Crew`."""
+        if place in self._seats and not self._seats[place].process.is_alive():
+            _end(self._seats.pop(place))
         if place not in self._seats:
             self._seats[place] = _start(self._works[place])
         self._busy.add(place)

@@ -141,6 +141,6 @@ def test_a_full_disk_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.
         return plain(path, mode, *args, **more)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(UserError, match="No space left on device. What was measured is kept; make room") as caught:
+    with pytest.raises(UserError, match=r"No space left on device\. What was measured is kept; make room") as caught:
         run_bench(small_plan(tmp_path, methods=["grid@9"], rounds=1), tmp_path / "bench")
     assert "\n" not in str(caught.value)

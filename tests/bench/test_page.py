@@ -57,6 +57,23 @@ def test_a_backends_saving_is_against_the_unpruned_model_with_the_plainest_one(m
     assert rows[2].saved == pytest.approx(1 - 0.3 / 0.5)
 
 
+def test_a_saving_is_against_a_backend_that_the_unpruned_model_ran_with_at_that_batch(tmp_path: Path) -> None:
+    cells = methods_cells((8, 1), ("sdpa", "eager", "flash_attention_2"))
+    for lost in ((4, 5), (4,)):  # eager at batch 8: both methods, or the unpruned one
+        folder = write_folder(tmp_path / str(lost), cells, refused=dict.fromkeys(lost, "it ran out of memory"))
+        found = {(r.label, r.attention): r.saved for r in bench_parts(summarise_bench(folder)).backends}
+        assert found["upper_bound", "sdpa"] is None and found["fastv@144", "sdpa"] == pytest.approx(1 - 0.3 / 0.5)
+    refused = dict.fromkeys((4, 5, 8, 9), "it ran out of memory")
+    assert bench_parts(summarise_bench(write_folder(tmp_path / "one", cells, refused=refused))).backends == ()
+
+
+def test_the_method_with_the_first_token_soonest_is_named(made: Path) -> None:
+    assert bench_parts(summarise_bench(made)).words[0] == (
+        "At batch 1 with sdpa, fastv@144 has the first token after 0.60 of the unpruned model's time and the whole "
+        "answer after 0.67."
+    )
+
+
 def test_files_hold_what_the_page_shows(made: Path) -> None:
     write_bench(summarise_bench(made), made)
     data = json.loads((made / "results.json").read_text())
@@ -90,6 +107,14 @@ def test_words_about_a_bend_that_lies_elsewhere() -> None:
     )
 
 
+def test_growth_below_a_line_is_none_along_it() -> None:
+    xs = [1, 2, 4, 8, 16]
+    slower = fit(xs, [1 + x - 0.02 * x * x + 0.001 * (x % 3) for x in xs])
+    assert slower is not None and slower.flattens
+    said = "grows more slowly than a line up to 16 things: the square term is below 0"
+    assert bend_words(slower, xs, "things") == said
+
+
 def test_a_run_shows_the_benches_in_it_and_those_that_are_named(tmp_path: Path, made: Path, grown: Path) -> None:
     run = write_run(tmp_path / "run", documents=4)
     write_folder(run.path / "bench", methods_cells((1,)), device="the run's machine")
@@ -109,8 +134,10 @@ def test_a_run_without_a_bench_has_no_such_section(tmp_path: Path) -> None:
 
 
 def test_methods_look_as_on_the_rest_of_the_page() -> None:
-    known = {"upper_bound": 0, "fastv@144": 2}.__getitem__
-    assert numbers(["upper_bound", "fastv@144", "atp@144"], known) == {"upper_bound": 0, "fastv@144": 2, "atp@144": 3}
+    known = {"upper_bound": 0, "fastv@144": 2, "random@144": 3}
+    assert numbers(["upper_bound", "atp@144", "fastv@144", "atp@88"], known) == {
+        "upper_bound": 0, "atp@144": 4, "fastv@144": 2, "atp@88": 5,
+    }  # fmt: skip
     assert numbers(["upper_bound", "a", "b"], None) == {"upper_bound": 0, "a": 1, "b": 2}
 
 

@@ -14,7 +14,7 @@ import torch
 from bundles import small_checkpoint
 from rich.console import Console
 
-from atp_eval.config import make_config
+from atp_eval.config import RunConfig, make_config
 from atp_eval.errors import UserError
 from atp_eval.parts import PARTS
 from atp_eval.records import IMAGES, RESULT, read_run
@@ -119,6 +119,28 @@ def test_units_hold_all_questions_and_scores_once(model: Path, tmp_path: Path) -
             assert sorted(cells) == sorted((m, b) for m in METHODS for b in ("gqa", "mme"))
             assert len(scores) == 2 * min(workers, len(METHODS))
             assert all((u.run.methods, u.run.output) == (list(u.methods), u.part) for u in scores)
+
+
+def test_workers_of_one_machine_know_how_many_they_are(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "Processes", list)
+    config = make_config(**settings(model, tmp_path), device="cpu")
+    assert [worker.processes for worker in crews.processes(config, 3)] == [3, 3, 3]  # type: ignore[attr-defined]
+
+
+def test_workers_that_run_elsewhere_find_every_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(workers: Workers, config: RunConfig) -> None:
+        assert (config.output, config.cache_features) == (tmp_path / "run", tmp_path / "cache")
+        raise UserError("seen")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("atp_eval.shards.run.crew_of", seen)
+    given = make_config(**settings(model, Path("run")), cache_features="cache")
+    with pytest.raises(UserError, match="seen"):
+        evaluate_together(given, Workers(2), Console(quiet=True))
 
 
 @pytest.mark.parametrize(

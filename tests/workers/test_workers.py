@@ -18,6 +18,7 @@ from atp_eval.workers import TRIES, Crew, Processes, Watcher, on_ray, share_out
 from workers.jobs import Doubling, Job
 
 Start = Callable[[int], Crew]
+ONE_CORE = on_ray.Resources(1, 0)
 
 
 class Seen(Watcher[Job]):
@@ -42,7 +43,7 @@ class Seen(Watcher[Job]):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[on_ray.Resources]:
+def cluster() -> Iterator[list[on_ray.Resources]]:
     """A Ray cluster of this machine with two cores, whose workers find the modules of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
@@ -63,8 +64,8 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         if request.param == "processes":
             crews.append(Processes(works))
         else:
-            assert request.getfixturevalue("cluster").cpus == 2
-            crews.append(on_ray.Actors(works, cpus=1))
+            assert [machine.cpus for machine in request.getfixturevalue("cluster")] == [2]
+            crews.append(on_ray.Actors(works, ONE_CORE))
             monkeypatch.setattr("ray.shutdown", lambda: None)
         return crews[-1]
 
@@ -128,14 +129,15 @@ def test_a_signal_is_named(tmp_path: Path) -> None:
     assert seen.causes == ["killed by SIGKILL"]
 
 
-def test_a_worker_that_dies_between_tasks_is_noticed_at_the_next(tmp_path: Path) -> None:
+def test_a_worker_that_dies_between_tasks_is_replaced_before_the_next(tmp_path: Path) -> None:
     crew = Processes([Doubling(tmp_path)])
     seen = Seen()
     share_out([Job(0)], crew, seen)
     os.kill(seen.found[0][1], signal.SIGKILL)
+    assert gone(seen.found[0][1])
     share_out([Job(1)], crew, seen)
     crew.close()
-    assert seen.found[1][0] == 2 and seen.found[1][1] != seen.found[0][1]
+    assert seen.found[1][0] == 2 and seen.found[1][1] != seen.found[0][1] and seen.deaths == []
 
 
 def test_ray_is_named_where_it_is_missing_or_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +161,8 @@ def gone(pid: int) -> bool:
 class Shrinking:
     """What Actors use of Ray, on a cluster whose machines can go; actors start where there is room, and do nothing."""
 
-    def __init__(self, cpus: int) -> None:
-        self.cpus, self.killed = cpus, 0
+    def __init__(self, *cpus: int) -> None:
+        self.cpus, self.killed = list(cpus), 0  # of each machine; 0 once it is gone
 
     def remote(self, **options: Any) -> Any:
         def kind(cls: type) -> Any:
@@ -175,23 +177,23 @@ class Shrinking:
     def wait(self, ones: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
         return [], ones
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": float(self.cpus)}
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": count > 0, "Resources": {"CPU": float(count or 9), "memory": 1e9}} for count in self.cpus]
 
     def kill(self, actor: Any) -> None:
         self.killed += 1
 
 
 def test_places_go_with_their_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = Shrinking(cpus=4)
+    ray = Shrinking(2, 2)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    crew = on_ray.Actors([Doubling(Path())] * 3, cpus=1)
+    crew = on_ray.Actors([Doubling(Path())] * 3, ONE_CORE)
     assert list(crew.places()) == [0, 1, 2]
     crew.give(1, Job(1))
-    ray.cpus = 2
+    ray.cpus[1] = 0
     assert list(crew.places()) == [0, 1]
     assert crew.wait(0) == []  # it has no machine yet, but there is one
-    ray.cpus = 0
+    ray.cpus[0] = 0
     assert list(crew.places()) == [1]
     (ended,) = crew.wait(0)
     assert ended.place == 1 and "machine" in (ended.died or "") and ray.killed == 1
@@ -199,6 +201,15 @@ def test_places_go_with_their_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_when_no_machine_is_left_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", Shrinking(cpus=0))
+    monkeypatch.setitem(sys.modules, "ray", Shrinking(0))
     with pytest.raises(TaskFailure, match="no room for any worker any more"):
-        share_out([Job(0)], on_ray.Actors([Doubling(Path())], cpus=1), Watcher())
+        share_out([Job(0)], on_ray.Actors([Doubling(Path())], ONE_CORE), Watcher())
+
+
+def test_an_actor_has_room_on_one_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", Shrinking(3, 1))
+    crew = on_ray.Actors([Doubling(Path())] * 2, on_ray.Resources(2, 0))
+    assert list(crew.places()) == [0]  # four cores, but three on one machine and one on the other
+    two_gpus = [on_ray.Resources(8, 1), on_ray.Resources(0, 1)]
+    assert on_ray.room(two_gpus, on_ray.Resources(1, 1), 9) == 1
+    assert on_ray.room(two_gpus, on_ray.Resources(0, 1), 9) == 2
