@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedConfig
+from transformers import LlavaForConditionalGeneration, PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -23,6 +23,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from atp_eval.engine.attention import layer_mask
 from atp_eval.engine.cache import GrowingCache, GrowingLayer
+from atp_eval.engine.greedy import Greedy, Rows
 from atp_eval.engine.layout import Layout
 from atp_eval.engine.linear import fast_linears, runs_other_code
 from atp_eval.engine.prune import pruning_of
@@ -31,51 +32,8 @@ LAYERS = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer)
 """Those whose forward is what `Way` writes out, where no window limits the attention."""
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 """Those whose mask for one more token is the last mask and one more column like its last."""
-READ = ("max_new_tokens", "eos_token_id", "pad_token_id", "logits_processor", "stopping_criteria")
-UNREAD = ("temperature", "top_p", "top_k", "max_length", "bos_token_id", "transformers_version", "_from_model_config")
-"""What a checkpoint may have among its defaults that plain greedy decoding of so many tokens does not look at."""
-NEUTRAL = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "use_cache": True,
-    "output_attentions": False,
-    "output_hidden_states": False,
-}
-"""Settings at the values with which they change nothing."""
 GPU_LOOKS_EVERY = 4
 """Steps between looks at whether all rows have ended: each look waits for the device, and asks the criteria."""
-
-
-class Greedy(NamedTuple):
-    """What to generate: at most `new_tokens`, until each row had a token of `eos` or a criterion ended it.
-
-    pad: follows where a row has ended, if there is an `eos`. processors and criteria: as `generate` calls them.
-    """
-
-    new_tokens: int
-    eos: Sequence[int] = ()
-    pad: int | None = None
-    processors: Sequence[Callable[[Any, Any], Tensor]] = ()
-    criteria: Sequence[Callable[[Any, Any], Tensor]] = ()
-
-    @classmethod
-    def of(cls, defaults: GenerationConfig, options: dict[str, Any]) -> Greedy | None:
-        """What `generate(**options)` would do for a model with these defaults; None if that is more than this."""
-        given = {**{k: v for k, v in defaults.to_diff_dict().items() if k not in UNREAD}, **options}
-        asked = {name: value for name, value in given.items() if name not in READ and value is not None}
-        if any(name not in NEUTRAL or value != NEUTRAL[name] for name, value in asked.items()):
-            return None
-        new_tokens, eos, pad, *calls = (given.get(name) for name in READ)
-        if not isinstance(new_tokens, int) or new_tokens < 1:
-            return None
-        eos = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
-        return cls(
-            new_tokens,
-            eos,
-            eos[0] if pad is None and eos else pad,
-            *(tuple(call or ()) for call in calls),
-        )
 
 
 class Prompt(NamedTuple):
@@ -124,7 +82,7 @@ def greedy(
     Only for a model that is `decodable`.
     """
     steps = look_every or (1 if input_ids.device.type == "cpu" else GPU_LOOKS_EVERY)
-    rows, cache = _Rows(input_ids, plan), GrowingCache(model.config, plan.new_tokens)
+    rows, cache = Rows(input_ids, plan), GrowingCache(model.config, plan.new_tokens)
     tokens = rows.add(_read(model, cache, input_ids, attention_mask, **inputs))
     decoder: Steps | None = None
     with ExitStack() as stack:
@@ -151,62 +109,6 @@ def _read(model: Any, cache: Cache, input_ids: Tensor, attention_mask: Tensor, *
     )
     logits: Tensor = out.logits[:, -1]
     return logits
-
-
-class _Rows:
-    """The rows of a batch as they grow."""
-
-    def __init__(self, input_ids: Tensor, plan: Greedy) -> None:
-        batch, self.prompt = input_ids.shape
-        self.plan, self.length = plan, self.prompt
-        self._ids = torch.cat([input_ids, input_ids.new_zeros(batch, plan.new_tokens)], dim=1)
-        self._eos = input_ids.new_tensor(list(plan.eos))
-        self._end = input_ids.new_zeros(batch)  # length of the row with which it ended; 0 while it goes on
-        self._judged = self.prompt  # length up to which the criteria have been asked
-        self.can_end = bool(plan.eos or plan.criteria)
-
-    def add(self, logits: Tensor) -> Tensor:
-        """The next token [B] of each row, by its logits [B, vocabulary]."""
-        ids = self._ids[:, : self.length]
-        scores = logits.to(dtype=torch.float32, copy=True)
-        for process in self.plan.processors:
-            scores = process(ids, scores)
-        tokens = scores.argmax(-1)
-        done = self._end > 0
-        if self.plan.eos:
-            assert self.plan.pad is not None
-            tokens = tokens.masked_fill(done, self.plan.pad)
-        self._ids[:, self.length] = tokens
-        self.length += 1
-        if self.plan.eos:
-            self._end = torch.where(torch.isin(tokens, self._eos) & ~done, self.length, self._end)
-        return tokens
-
-    def ended(self) -> bool:
-        """Whether all rows have. Waits for the device.
-
-        Criteria are asked about every length since the last time: they may read what there is, which waits too.
-        """
-        for length in range(self._judged + 1, self.length + 1) if self.plan.criteria else ():
-            for criterion in self.plan.criteria:
-                goes_on = (self._end == 0) | (self._end > length)
-                ends = criterion(self._ids[:, :length], None)
-                self._end = torch.where(ends & goes_on, length, self._end)
-        self._judged = self.length
-        return bool((self._end > 0).all())
-
-    def ids(self) -> Tensor:
-        """[B, L + new] up to the step with which the last row ended. Waits for the device."""
-        ids = self._ids[:, : self.length]
-        if not self.can_end:
-            return ids
-        if self.ended():
-            ids = ids[:, : int(self._end.max())]
-        if self.plan.criteria and self.plan.eos:  # what came before a criterion was asked
-            assert self.plan.pad is not None
-            behind = torch.arange(ids.shape[1], device=ids.device) >= self._end[:, None]
-            ids = ids.masked_fill(behind & (self._end > 0)[:, None], self.plan.pad)
-        return ids
 
 
 def prompts_of(model: nn.Module, attention_mask: Tensor) -> list[Prompt]:

@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from atp_eval.engine import ModelGeometry, VisionStates, recorded
 from atp_eval.engine.cache import MOST_ROOM, GrowingCache
-from atp_eval.engine.decode import Greedy, decodable, greedy
+from atp_eval.engine.decode import decodable, greedy
 from atp_eval.engine.fixed import Mode, fixed_decoder, forget_decoders
+from atp_eval.engine.greedy import Greedy
 from atp_eval.errors import UserError
 from atp_eval.models.pictures import ImageMode, seen, squared
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import LogitsProcessorList
 
 from atp_eval.engine import linear, passage, prune
-from atp_eval.engine.decode import Greedy, decodable, greedy
+from atp_eval.engine.decode import decodable, greedy
+from atp_eval.engine.greedy import Greedy
 from engine.proofs import KEEPING, PRUNING, mixed
 from engine.small import Batch, make_batch
 from engine.test_cache import FAMILIES, family, in_fp32
@@ -159,41 +160,6 @@ def test_a_model_ends_by_its_own_defaults() -> None:
     tokens = ours(model, batch, Watch(), max_new_tokens=8)
     assert tokens[0, batch.ids.shape[1] + 1] == first[0]
     assert (tokens[0, batch.ids.shape[1] + 2 :] == 11).all()
-
-
-DEFAULTS = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0, temperature=0.9, top_p=0.6, max_length=4096)
-
-
-@pytest.mark.parametrize(
-    ("options", "plan"),
-    [
-        ({"max_new_tokens": 4}, Greedy(4, (2,), 0)),
-        ({"max_new_tokens": 4, "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}, Greedy(4, (2,), 0)),
-        ({"max_new_tokens": 4, "eos_token_id": [5, 6], "pad_token_id": 7}, Greedy(4, (5, 6), 7)),
-        ({"max_new_tokens": 4, "logits_processor": [len], "stopping_criteria": [max]},
-         Greedy(4, (2,), 0, (len,), (max,))),
-        ({}, None),
-        ({"max_new_tokens": 0}, None),
-        ({"max_new_tokens": -1}, None),
-        ({"max_new_tokens": 4, "do_sample": True}, None),
-        ({"max_new_tokens": 4, "num_beams": 3}, None),
-        ({"max_new_tokens": 4, "repetition_penalty": 1.2}, None),
-        ({"max_new_tokens": 4, "min_new_tokens": 2}, None),
-        ({"max_new_tokens": 4, "return_dict_in_generate": True}, None),
-        ({"max_new_tokens": 4, "use_cache": False}, None),
-        ({"max_new_tokens": 4, "stop_strings": ["a"]}, None),
-    ],
-)  # fmt: skip
-def test_what_is_plain(options: dict[str, Any], plan: Greedy | None) -> None:
-    assert Greedy.of(DEFAULTS, options) == plan
-
-
-def test_defaults_of_a_checkpoint_count() -> None:
-    assert Greedy.of(GenerationConfig(eos_token_id=2), {"max_new_tokens": 4}) == Greedy(4, (2,), 2)
-    assert Greedy.of(GenerationConfig(), {"max_new_tokens": 4}) == Greedy(4, (), None)
-    assert Greedy.of(GenerationConfig(num_beams=2), {"max_new_tokens": 4}) is None
-    assert Greedy.of(GenerationConfig(num_beams=2), {"max_new_tokens": 4, "num_beams": 1}) == Greedy(4)
-    assert Greedy.of(GenerationConfig(suppress_tokens=[3]), {"max_new_tokens": 4}) is None
 
 
 def test_what_it_does_not_know_it_leaves_alone() -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from atp_eval.engine import decode, fixed, prune
-from atp_eval.engine.decode import Greedy, greedy
+from atp_eval.engine.decode import greedy
 from atp_eval.engine.fixed import fixed_decoder
+from atp_eval.engine.greedy import Greedy
 from atp_eval.errors import UserError
 from engine.proofs import PRUNING, mixed
 from engine.small import Batch, make_batch
