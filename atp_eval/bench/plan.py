@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -147,21 +148,22 @@ class Plan:
     def to_rich(self) -> RenderableType:
         """The plan for a terminal."""
         settings, found = self.settings, self.to_json()
-        table = Table(title=escape(self.sentence()), title_justify="left")
-        table.add_column("method", overflow="fold")
+        table = Table(box=SIMPLE_HEAD, title=escape(self.sentence()), title_justify="left", pad_edge=False, padding=0)
+        table.add_column("method", overflow="fold", min_width=11)
         for head in ("batch", "attention", "image\ntokens", "new", "average\ntokens", "KV\nMB", "TFLOP", "memory\nGB"):
             table.add_column(head, justify="right", no_wrap=True)
         for row in found["cells"]:
-            name = row["method"] + (f"\nnot run: {row['not_run']}" if row["not_run"] else "")
+            name = escape(row["method"]) if row["not_run"] is None else f"[dim]{escape(row['method'])} *[/dim]"
             cells = (str(row["batch"]), row["attention"], str(row["image_tokens"]), str(row["new"]))
             scaled = (row["kv_bytes"] / 1e6, row["flops"] / 1e12, row["memory_bytes"] / 1e9)
-            table.add_row(escape(name), *cells, f"{row['average_tokens']:.1f}", *(f"{value:.3g}" for value in scaled))
+            table.add_row(name, *cells, f"{row['average_tokens']:.1f}", *(f"{value:.3g}" for value in scaled))
+        reasons = dict.fromkeys(row["not_run"] for row in found["cells"] if row["not_run"])
         said = (
             f"{settings.rounds} rounds and one that warms up: about {found['flops_in_all'] / 1e12:.3g} TFLOP in all. "
             f"Weights take {gigabytes(self.weights)}; {gigabytes(found['free_bytes'])} are free. Tokens of methods "
             f"whose counts depend on the data are those of the budget. Output: {found['output']}"
         )
-        return Group(table, escape(said))
+        return Group(table, *(f"* not run: {escape(reason)}" for reason in reasons), escape(said))
 
     def sentence(self) -> str:
         """The model and where it runs."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from atp_eval.bench import planning
 from atp_eval.bench.memory import cell_bytes, weights_bytes
@@ -48,6 +50,13 @@ def test_the_issues_command(roomy: None) -> None:
     assert rows["atp@144", 1]["average_tokens"] == pytest.approx(143.9, abs=0.05)
     assert rows["upper_bound", 1]["kv_bytes"] == 576 * 32 * 2 * 4096 * 2
     assert rows["upper_bound", 8]["flops"] == 8 * rows["upper_bound", 1]["flops"]
+
+
+def test_the_plan_fits_a_narrow_terminal_and_says_once_why_something_is_left_out(tmp_path: Path) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(small_plan(tmp_path, methods=["fastv@9"], attentions=["sdpa", "flash"]).to_rich())
+    text = console.export_text()
+    assert "fastv@9 " in text and "fastv@9 *" in text and text.count("not run: flash_attention_2 needs") == 1
 
 
 def test_growth_varies_one_thing_at_a_time(tmp_path: Path) -> None:
