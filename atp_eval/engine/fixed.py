@@ -103,7 +103,7 @@ class FixedDecoder:
     ) -> None:
         """capacities: slots of each stage. like: a cache with keys and values of the sizes, precision and places of
         what will come."""
-        self.capacities = capacities
+        self.kind, self.capacities = kind, capacities
         self.buffers = Buffers(model, stages, kind, capacities, like)
         self._run: Callable[[], Tensor] = self.buffers.through
         if kind.mode == "compiled":

@@ -63,7 +63,7 @@ def test_decoding_at_fixed_shapes_is_asked_for(decode: Any, monkeypatch: pytest.
     bundle, inputs = question()
     made: list[str] = []
     own = FixedDecoder.load
-    monkeypatch.setattr(FixedDecoder, "load", lambda self, *args: made.append(self.shape.mode) or own(self, *args))
+    monkeypatch.setattr(FixedDecoder, "load", lambda self, *args: made.append(self.kind.mode) or own(self, *args))
     with prune(bundle.model, "fastv:layer=1,keep=6"):
         tokens = bundle.generate(inputs, max_new_tokens=5, eos_token_id=None)
         assert made == []
