@@ -21,6 +21,7 @@ from atp_eval.rows import read_columns
 from atp_eval.writer import repair, write_atomically
 
 PARTS = ".parts"
+ABOUT = ("tasks", "methods", "output", "workers")  # of the settings: what the whole run is, not one of its parts
 PATIENCE = 10.0  # seconds until a worker that was ended has let go of its part
 
 
@@ -67,7 +68,7 @@ def gather(run: Path) -> None:
 
 
 def _joined(run: Path, part: Manifest) -> Manifest:
-    """A part's manifest, which says how was answered last, with the run's benchmarks and methods, beginning and time.
+    """A part's manifest, which says how was answered last, with what the run is about, its beginning and time.
 
     A part that is finished makes no finished run.
     """
@@ -76,7 +77,9 @@ def _joined(run: Path, part: Manifest) -> Manifest:
     own = read_run(run).manifest
     benchmarks, methods = {**own.benchmarks, **part.benchmarks}, {**own.methods, **part.methods}
     kept = {"created": own.created, "seconds": own.seconds, "finished": own.finished and part.finished}
-    return part.model_copy(update={"benchmarks": benchmarks, "methods": methods, **kept})
+    about = {name: own.config[name] for name in ABOUT if name in own.config}
+    config = {**part.config, **about}
+    return part.model_copy(update={"benchmarks": benchmarks, "methods": methods, "config": config, **kept})
 
 
 def _move(source: Path, target: Path) -> None:

@@ -45,8 +45,9 @@ def plan_batches(
     down there.
 
     missing: the documents of each benchmark, in rising order, that some method has not answered. Others get into no
-    new batch, which would have them answered again. All processes of a run find the same ones, in the run folder as it
-    was before any of them began, and so have the same batches. data: hashes of what is asked.
+    new batch, which would have them answered again. All processes of a run have the same batches: those that come to it
+    before anything is answered find the same documents missing, and later ones find them written down. data: hashes of
+    what is asked.
     """
     known = [data, batch_size, {name: len(some) for name, some in questions.items()}]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]

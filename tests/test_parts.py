@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from locks import held
 from synthetic import FakeMethod, plain_picture, write_run
 
 from atp_eval import parts
@@ -31,17 +28,6 @@ def answered(path: Path, methods: list[str], **options: object) -> Path:
 def found(run: Path) -> dict[str, str]:
     """The recorded answers of each cell of a folder, by its path."""
     return {str(path.parent.relative_to(run)): path.read_text() for path in sorted(run.glob(f"[!.]*/*/{SAMPLES}"))}
-
-
-@contextmanager
-def held(lock: Path) -> Iterator[None]:
-    """Another process holds the lock, as a worker does."""
-    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n  print('held', flush=True)\n  input()"
-    command = [sys.executable, "-c", code, str(lock)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        yield
-        holder.communicate("\n")
 
 
 def test_cells_go_to_a_part_and_come_back(tmp_path: Path) -> None:
@@ -77,13 +63,15 @@ def told(path: Path, **fields: object) -> None:
 
 def test_run_json_says_how_was_answered_last_and_what_there_is_of_all(tmp_path: Path) -> None:
     run = answered(tmp_path / "run", ["fastv@144"])
-    told(run, config={"batch_size": 16}, device="cpu", git_commit="old", created="then", seconds=5.0)
+    old = {"batch_size": 16, "workers": "2 processes"}
+    told(run, config=old, device="cpu", git_commit="old", created="then", seconds=5.0)
     lend(run, "z", ())  # which nobody comes to: what it says is of before
     part = answered(run / PARTS / "p", ["upper_bound"])
     told(part, config={"batch_size": 4}, device="cuda", git_commit="new", created="now", seconds=1.0, finished=False)
     gather(run)
     found = read_run(run).manifest
     assert (found.config["batch_size"], found.device, found.git_commit) == (4, "cuda", "new")
+    assert found.config["workers"] == "2 processes"
     assert list(found.methods) == ["fastv@144", "upper_bound"] and list(found.benchmarks) == ["gqa", "pope"]
     assert (found.created, found.seconds, found.finished) == ("then", 5.0, False)
 

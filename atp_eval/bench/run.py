@@ -76,6 +76,7 @@ def run_bench(
             if (output / MEASURED).exists():
                 repair(output / MEASURED)
         else:
+            (output / MEASURED).unlink(missing_ok=True)  # rows of nobody knows what
             say("Measuring the machine")
             manifest = _manifest(plan, subject)
             with disk(output):

@@ -114,12 +114,13 @@ def front_words(summary: Summary, found: Tradeoff) -> str:
         unclear = [b for _, b in steps if b not in clear]
         verb = "keeps" if len(unclear) == 1 else "keep"
         text += f"; what {listed(unclear, 'and')} {verb} over the next cheaper may be chance"
+    better = (*labels, *(p.label for p in found.points if p.is_reference))
     near = [
         p.label
         for p in found.points
         if p.label not in labels
         and p.competes
-        and not any(dominates(points[a], p) and is_more(summary, a, p.label) for a in labels)
+        and not any(dominates(points[a], p) and is_more(summary, a, p.label) for a in better)
     ]
     return f"{text}. Not clearly below it: {named(near)}." if near else f"{text}."
 

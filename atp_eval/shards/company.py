@@ -123,7 +123,8 @@ class Company:
         self.store, self.place = Guarded(store), place
         self.answered = 0  # by this rank
         self._lost: Lost | None = None
-        self._last_words = False  # this rank ends, and looks for the cause
+        self._ends = False
+        self._last_words = False  # it looks for the cause
         self._signs: dict[int, tuple[str, float]] = {}  # the last one of each rank, and since when it is the last
         self._known: dict[int, tuple[str, int]] = {}  # machine and process of each rank
         self._stop = threading.Event()
@@ -145,12 +146,12 @@ class Company:
         self._look()
         thread = threading.Thread(target=self._watch, daemon=True, name="company")
         thread.start()
-        before = signal.signal(signal.SIGTERM, _told)
+        before = signal.signal(signal.SIGTERM, self._told)
         try:
             yield
+            signal.signal(signal.SIGTERM, before)  # else it is deaf to the end, since it has something to say
         finally:
             self._linger()
-            signal.signal(signal.SIGTERM, before)
             self._stop.set()
             thread.join()
 
@@ -164,7 +165,8 @@ class Company:
         return self.store.get(what).decode()
 
     def end(self, why: str = DONE) -> None:
-        """This rank has done its work, or has given up."""
+        """This rank has done its work, or has given up; it can no longer be told to end."""
+        self._ends = True
         with suppress(Lost):  # if there is nobody to tell, so be it
             self.store.set(f"end/{self.rank}", why)
 
@@ -205,9 +207,11 @@ class Company:
         return self._lost
 
     def speaks(self) -> bool:
-        """Whether it is this rank's part to tell of the end: the first does, unless it died without a word."""
-        silent = self._lost is not None and not self._lost.said and self._lost.rank == 0
-        return self.rank == (1 if silent else 0)
+        """Whether it is this rank's part to tell of the end: the first does. Where that died without a word the second
+        does, and the first of every other machine, since the second's may be gone too."""
+        if self._lost is not None and self._lost.rank == 0 and not self._lost.said:
+            return self.rank == 1 or self.place.local == 0
+        return self.rank == 0
 
     def named(self, rank: int) -> str:
         """A rank for a person: `rank 1 of 2 (process 4242 on here)`."""
@@ -218,9 +222,13 @@ class Company:
         """Let the others hear of the end before the first rank goes, and the store, perhaps, with it."""
         others = [rank for rank in self.others if self._lost is None or rank != self._lost.rank]
         until = time.monotonic() + LAST_WORDS
-        with suppress(Lost, Told):
+        with suppress(Lost):
             while self.rank == 0 and time.monotonic() < until and not self.store.check([f"end/{r}" for r in others]):
                 time.sleep(LOOK / 10)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        if not self._ends:
+            raise Told
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK) and not self._lost:
@@ -278,7 +286,3 @@ def lives(pid: int) -> bool:
     with suppress(OSError, IndexError):  # no such files, as on a Mac, or it has just ended
         return stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0] != "Z"
     return True
-
-
-def _told(number: int, frame: FrameType | None) -> None:
-    raise Told

@@ -37,7 +37,8 @@ def actors(run: RunConfig, where: Where, workers: int | None) -> Crew:
         return Actors([UnitWorker("cuda")] * count, each)  # Ray shows an actor its own GPU only
     check_device(run, count)
     each = fitting(machines, count, Resources(share(cpus, count), 0))
-    return Actors([UnitWorker(threads=max(1, each.cpus), processes=count)] * count, each)
+    here = max(room([machine], each, count) for machine in machines) if each.cpus else -(-count // len(machines))
+    return Actors([UnitWorker(threads=max(1, each.cpus), processes=here)] * count, each)
 
 
 def fitting(machines: Sequence[Resources], count: int, each: Resources) -> Resources:

@@ -100,14 +100,15 @@ def _evaluate(config: RunConfig, company: Company, console: Console | None) -> F
                 failures += evaluate(unit.run, Console(quiet=True), bundle=bundle, say=_noted(company)).failures
                 company.check()
             company.tell(f"{FAILED}/{company.rank}", json.dumps(failures))
-            company.end()
             if not first:
+                company.end()
                 return None
             company.wait_for_all()
         failures = [line for rank in range(size) for line in json.loads(company.hear(f"{FAILED}/{rank}"))]
         gather(folder)
         seconds = before + time.perf_counter() - began
         settle(writer, given, f"{size} ranks", finished=not failures, seconds=seconds)
+        company.end()
     return Finished(given.run_folder(), failures)
 
 

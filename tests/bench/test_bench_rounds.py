@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from locks import held
 
 from atp_eval.bench import machine, run
 from atp_eval.bench.records import BENCH, MEASURED, Cell, read_bench
@@ -110,10 +111,8 @@ def test_other_errors_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
-    from filelock import FileLock
-
     (tmp_path / "bench").mkdir()
-    with FileLock(tmp_path / "bench" / ".lock"), pytest.raises(UserError, match="in use"):
+    with held(tmp_path / "bench" / ".lock"), pytest.raises(UserError, match="in use"):
         run_bench(small_plan(tmp_path, methods=["grid@9"]), tmp_path / "bench")
     assert not (tmp_path / "bench" / BENCH).exists()
 

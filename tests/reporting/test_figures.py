@@ -22,7 +22,7 @@ from atp_eval.reporting.contents import numbered
 from atp_eval.reporting.figures import layers_chart
 from atp_eval.reporting.inline import inline
 from atp_eval.reporting.labels import LINE, Room, apart, short, size_in_points, spread_out, swarm
-from atp_eval.reporting.pareto import Point, Tradeoff, front, front_words, places, tradeoff_parts, tradeoffs
+from atp_eval.reporting.pareto import Point, Tradeoff, front, front_words, is_more, places, tradeoff_parts, tradeoffs
 from atp_eval.reporting.pareto import chart as tradeoff_chart
 
 
@@ -106,6 +106,14 @@ def test_a_method_that_costs_more_than_the_unpruned_model_is_off_the_front(summa
     assert beaten.front == () and "no pruning method is on the front" in front_words(summary, beaten)
     with drawn(tradeoff_chart(beaten, lambda label: 1)) as figure:
         assert [text.get_text() for text in only_axes(figure).texts] == ["upper", "slow"]
+
+
+def test_who_is_clearly_below_the_unpruned_model_is_not_near_the_front(summary: Summary) -> None:
+    assert is_more(summary, "upper_bound", "random@144")
+    upper = point("upper_bound", 100, 100, is_reference=True)
+    points = (upper, point("grid@144", 60, 70), point("random@144", 120, 96))
+    words = front_words(summary, Tradeoff("time", "time", "time", points, front(points)))
+    assert words == "Against time, grid@144 is on the front."
 
 
 def test_costs_within_a_percent_are_equal() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atp_eval.shards import company
-from atp_eval.shards.company import Company, Lost, Place, join, lives
+from atp_eval.shards.company import Company, Lost, Place, Told, join, lives
 
 NOBODY = 2**22 + 1  # above the greatest process number that Linux gives
 
@@ -200,6 +200,22 @@ def test_the_first_that_lives_speaks() -> None:
     for one in (second, third):
         one._lost = Lost(0, "killed")
     assert [one.speaks() for one in (second, third)] == [True, False]
+
+
+def test_of_every_machine_one_speaks_where_the_first_is_gone() -> None:
+    places = [Place(rank, 4, rank % 2, 2) for rank in range(1, 4)]
+    others = [Company(Kept(), place) for place in places]
+    for one in others:
+        one._lost = Lost(0, "the store is gone")
+    assert [one.speaks() for one in others] == [True, True, False]
+
+
+def test_a_rank_that_ends_is_not_told_to_end_again() -> None:
+    first, _ = ranks()
+    with pytest.raises(Told):
+        first._told(15, None)
+    first.end(company.FOLLOWED)
+    first._told(15, None)
 
 
 def test_answers_of_all_are_added_up(clock: list[float]) -> None:

@@ -252,14 +252,15 @@ def test_nothing_is_started_where_nothing_is_left(sweep: Sweep, serial: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("device", "machines", "workers", "each", "threads"),
+    ("device", "machines", "workers", "each", "threads", "sharing"),
     [
-        ("cpu", [(8, 0)], 2, (4, 0), 4),
-        ("cpu", [(3, 0), (1, 0)], 2, (1, 0), 1),  # not two cores each: no machine has room for a second
-        ("cpu", [(4, 0), (2, 0)], 3, (2, 0), 2),
-        ("cpu", [(2, 0)], 3, (0, 0), 1),
-        ("auto", [(4, 1), (4, 1)], None, (1, 1), None),
-        ("auto", [(8, 0), (0, 2)], None, (0, 1), None),
+        ("cpu", [(8, 0)], 2, (4, 0), 4, 2),
+        ("cpu", [(3, 0), (1, 0)], 2, (1, 0), 1, 2),  # not two cores each: no machine has room for a second
+        ("cpu", [(4, 0), (2, 0)], 3, (2, 0), 2, 2),
+        ("cpu", [(1, 0), (1, 0)], 2, (1, 0), 1, 1),
+        ("cpu", [(2, 0)], 3, (0, 0), 1, 3),
+        ("auto", [(4, 1), (4, 1)], None, (1, 1), None, 1),
+        ("auto", [(8, 0), (0, 2)], None, (0, 1), None, 1),
     ],
 )
 def test_every_actor_has_room_on_a_machine_of_the_cluster(
@@ -268,10 +269,11 @@ def test_every_actor_has_room_on_a_machine_of_the_cluster(
     workers: int | None,
     each: tuple[int, int],
     threads: int | None,
+    sharing: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(crews, "connect", lambda where: [Resources(*machine) for machine in machines])
     monkeypatch.setattr(crews, "Actors", lambda works, each: (works, each))
     works, taken = cast(Any, crews.actors(make_config(device=device), "auto", workers))
     assert taken == each and len(works) == (workers or sum(gpus for _, gpus in machines))
-    assert {work.threads for work in works} == {threads}
+    assert {(work.threads, work.processes) for work in works} == {(threads, sharing)}
