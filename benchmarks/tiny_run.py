@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,27 @@ def chart(parts: Mapping[str, Mapping[str, float]], totals: Mapping[str, float])
     )
 
 
+def target(ratio: Sequence[float | None], options: argparse.Namespace) -> Any:
+    """How much faster the whole run is to be than the other checkout's, which is named by its commit."""
+    from targets import Target
+
+    git = ["git", "-C", str(options.against), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "another checkout"
+    given = {"--threads": options.threads, "--tasks": options.tasks, "--methods": options.methods}
+    more = [str(x) for name, value in {**given, "--limit": options.limit}.items() if value for x in (name, value)]
+    rounds = "one round" if options.rounds == 1 else f"{options.rounds} rounds"
+    what = f"{options.tasks or 'seven benchmarks'}, {options.methods or 'default methods'}"
+    return Target(
+        f"`atp-eval run`, embedded model, {what}",
+        f"commit {commit}, {rounds}",
+        2.0,
+        ratio,
+        command=shlex.join(
+            ["python", "benchmarks/tiny_run.py", "--against", "CHECKOUT", "--rounds", str(options.rounds), *more]
+        ),
+    )
+
+
 def main() -> None:
     """Run the rounds, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,6 +242,7 @@ def main() -> None:
             parser.error(f"--against {options.against} is no checkout: it has no folder atp_eval")
         checkouts["the other"] = options.against.resolve()
     from side_by_side import shown, spread
+    from targets import to_json
 
     runs: dict[str, list[Once]] = {name: [] for name in checkouts}
     answers = None
@@ -250,6 +273,7 @@ def main() -> None:
             "parts": parts, "seconds": totals, "ratio": ratio, "cpu_ratio": cpu,
             "differing": answers and answers[0], "answers": answers and answers[1],
             "threads": options.threads or os.environ.get("OMP_NUM_THREADS"), "cores": os.cpu_count(),
+            "targets": to_json([target(ratio, options)] if ratio else []),
         }  # fmt: skip
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if options.figure:
