@@ -124,7 +124,7 @@ def measure(plan: Plan, output: Path, resume: bool, figures: bool, as_json: bool
 
     from atp_eval.analysis.bench import summarise_bench
     from atp_eval.bench.run import run_bench
-    from atp_eval.reporting.bench_console import to_rich
+    from atp_eval.reporting.bench_console import not_run_lines, to_rich
     from atp_eval.reporting.bench_page import write_bench
 
     errors = Console(stderr=True)  # not on standard output: --json stays JSON
@@ -132,10 +132,8 @@ def measure(plan: Plan, output: Path, resume: bool, figures: bool, as_json: bool
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
-    for place, why in plan.refused.items():
-        errors.print(
-            f"[yellow]not run[/yellow] {escape(str(plan.settings.cells[place]))}: {escape(why)}", soft_wrap=True
-        )
+    for line in not_run_lines((str(plan.settings.cells[place]), why) for place, why in plan.refused.items()):
+        errors.print(line, soft_wrap=True)
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task("Starting", total=None)
         run_bench(

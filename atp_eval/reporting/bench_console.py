@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -28,8 +30,19 @@ def to_rich(summary: BenchSummary) -> RenderableType:
             table.add_row(*(escape(str(value)) for value in row))
         shown.append(table)
     shown += [escape(line) for line in words]
-    shown += [f"[yellow]not run[/yellow] {escape(cell)}: {escape(why)}" for cell, why in parts.not_run]
+    shown += not_run_lines(parts.not_run)
     return Group(*shown, f"[dim]{escape(parts.setting)}[/dim]")
+
+
+def not_run_lines(cells: Iterable[tuple[str, str]]) -> list[str]:
+    """A line a reason, for a terminal: the first cell and how many more. cells: each with its reason."""
+    by_reason: dict[str, list[str]] = {}
+    for cell, why in cells:
+        by_reason.setdefault(why, []).append(cell)
+    return [
+        f"[yellow]not run[/yellow] {escape(first)}{f' and {len(more)} more' if more else ''}: {escape(why)}"
+        for why, (first, *more) in by_reason.items()
+    ]
 
 
 def _block(parts: BenchParts, place: int) -> Table:

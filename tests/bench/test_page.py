@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from synthetic import write_run
 
 from atp_eval.analysis.bench import summarise_bench
@@ -16,7 +17,7 @@ from atp_eval.analysis.growth import fit
 from atp_eval.errors import UserError
 from atp_eval.reporting import build_report
 from atp_eval.reporting.bench import bench_parts, bench_sections, find_benches, numbers
-from atp_eval.reporting.bench_console import to_rich
+from atp_eval.reporting.bench_console import not_run_lines, to_rich
 from atp_eval.reporting.bench_page import write_bench
 from atp_eval.reporting.growth import bend_words
 from bench.made import growing_times, growth_cells, methods_cells, write_folder
@@ -151,3 +152,11 @@ def test_a_terminal_of_80_columns_shows_every_column(made: Path, grown: Path) ->
 
 def test_sections_number_their_elements(made: Path, grown: Path) -> None:
     assert [part.id for part in bench_sections([made, grown])] == ["bench-1", "bench-2"]
+
+
+def test_what_did_not_run_is_a_line_a_reason() -> None:
+    cells = [("a, batch 1", "no [flash]"), ("b", "no memory"), ("a, batch 8", "no [flash]"), ("c", "no [flash]")]
+    assert [Text.from_markup(line).plain for line in not_run_lines(cells)] == [
+        "not run a, batch 1 and 2 more: no [flash]",
+        "not run b: no memory",
+    ]
