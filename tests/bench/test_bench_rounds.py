@@ -55,6 +55,15 @@ def lines_of_rounds(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(x) for x in (folder / MEASURED).read_text().splitlines(keepends=True) if x.endswith("\n")]
 
 
+def test_rows_without_their_bench_do_not_count(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, methods=["grid@9"], rounds=1)
+    folder = run_bench(plan, tmp_path / "bench")
+    before = (folder / MEASURED).read_text()
+    (folder / BENCH).unlink()
+    run_bench(plan, folder)
+    assert len(lines(folder)) == before.count("\n") and (folder / MEASURED).read_text() != before
+
+
 def test_a_finished_bench_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = small_plan(tmp_path, methods=["grid@9"], rounds=1)
     run_bench(plan, tmp_path / "bench")

@@ -141,6 +141,15 @@ def test_rows_end_as_with_generate(
 SCRIPTED = family("llama")
 
 
+def test_what_came_behind_a_stop_before_it_was_looked_for_is_padding() -> None:
+    batch = make_batch(4, 6, 5)
+    length = batch.ids.shape[1]
+    script = torch.tensor([[7, 8, 9, 8, 9], [8, 8, 8, 8, 8], [9, 7, 8, 5, 9]])
+    options = {"max_new_tokens": 5, "eos_token_id": 5, "pad_token_id": 3, "stopping_criteria": [Ends(length)]}
+    tokens = ours(SCRIPTED, batch, Watch(script, length), 4, **options)
+    assert tokens[:, length:].tolist() == [[7, 3, 3, 3, 3], [8] * 5, [9, 7, 3, 3, 3]]
+
+
 def test_criteria_are_asked_when_rows_are_looked_at_and_about_every_length() -> None:
     watch, batch, asked = Watch(), in_fp32(mixed()), list[tuple[int, int]]()
 
